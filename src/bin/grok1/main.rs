@@ -1,0 +1,2 @@
+//! The `grok1` command.
+fn main() {}

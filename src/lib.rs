@@ -1,0 +1,33 @@
+//! Runs Grok-1, xAI's 314-billion-parameter mixture-of-experts model, inside your program.
+
+#![deny(missing_debug_implementations)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::print_stdout,
+        clippy::print_stderr,
+        clippy::exit
+    )
+)]
+
+pub mod checkpoint;
+mod config;
+mod control;
+mod error;
+pub mod sample;
+mod source;
+mod tensor;
+pub mod text;
+mod threads;
+mod vocab;
+
+pub use config::{ConfigError, ModelConfig};
+pub use control::{Cancel, Cancelled, Control, Progress, Task};
+pub use error::{Classify, Error, ErrorKind, Outcome, Result};
+pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
+pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
+pub use threads::{Pool, Threads};
+pub use vocab::{PieceKind, VocabEntry, Vocabulary};

@@ -1,0 +1,1 @@
+//! Text to tokens and back, at once and as a stream. Uses the ground only.

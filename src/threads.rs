@@ -1,0 +1,286 @@
+//! Regions of parallel work that last microseconds. Uses nothing.
+//!
+//! Results never depend on the number of threads: a region consists of parts that are fixed by the shapes of the work, and each
+//! part writes what no other part touches.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Runs the parts of a region, on however many threads there are.
+///
+/// A host with threads of its own may lend them by implementing this.
+pub trait Pool: Send + Sync {
+    /// How many threads work at once, the caller's included.
+    fn width(&self) -> usize;
+
+    /// Calls `part(i)` once for each `i` in `0..parts`, on any thread and in any order, and returns when all have returned.
+    fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync));
+}
+
+/// How long an idle worker looks for the next region before it goes to sleep.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The crate's own [`Pool`]: workers spin between the regions of one token and sleep when nothing comes.
+///
+/// Nobody waits for a worker that has not joined: on a busy machine a region ends when its parts are done, not when the last
+/// thread got its turn.
+///
+/// ```
+/// use grok1::{Pool, Threads};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// let threads = Threads::new(3)?;
+/// let sum = AtomicU32::new(0);
+/// threads.run(10, &|part| {
+///     sum.fetch_add(part as u32, Ordering::Relaxed);
+/// });
+/// assert_eq!(sum.into_inner(), 45);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Threads {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held for the length of a region: one at a time.
+    turn: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The region that may be joined, null when there is none.
+    region: AtomicPtr<Region<'static>>,
+    /// Workers that may be looking at a region. Only when this is zero and `region` is null is the region gone for good.
+    inside: AtomicUsize,
+    /// One flag per worker.
+    asleep: Vec<AtomicBool>, // [workers]
+    stop: AtomicBool,
+}
+
+/// A call of [`Threads::run`], on its caller's stack.
+struct Region<'a> {
+    part: &'a (dyn Fn(usize) + Sync),
+    parts: usize,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Region<'_> {
+    /// Does parts until none is left.
+    fn work(&self) {
+        loop {
+            let index = self.next.fetch_add(1, SeqCst);
+            if index >= self.parts {
+                return;
+            }
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.part)(index))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+        }
+    }
+}
+
+impl Threads {
+    /// `width` threads that work at once: the caller's and `width - 1` workers. Zero means one per available CPU, as the
+    /// operating system reports them (affinity and container limits included).
+    ///
+    /// # Errors
+    /// The operating system could not start a thread.
+    pub fn new(width: usize) -> io::Result<Self> {
+        let width = match width {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            width => width,
+        };
+        let asleep = (1..width).map(|_| AtomicBool::new(false)).collect();
+        let shared = Arc::new(Shared { asleep, ..Shared::default() });
+        let mut threads = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
+        for index in 0..width - 1 {
+            let shared = Arc::clone(&threads.shared);
+            let worker =
+                thread::Builder::new().name(format!("grok1-{index}")).spawn(move || shared.serve(index))?;
+            threads.workers.push(worker);
+        }
+        Ok(threads)
+    }
+}
+
+impl Pool for Threads {
+    fn width(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync)) {
+        // A busy pool (another model's region, or a call from within a part) must not block: the caller does the work.
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let helpers = parts.saturating_sub(1).min(self.workers.len());
+        let region = Region { part, parts, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        if turn.is_none() || helpers == 0 {
+            region.work();
+        } else {
+            self.shared.region.store(ptr::from_ref(&region).cast_mut().cast(), SeqCst);
+            for (asleep, worker) in self.shared.asleep.iter().zip(&self.workers).take(helpers) {
+                if asleep.swap(false, SeqCst) {
+                    worker.thread().unpark();
+                }
+            }
+            region.work();
+            self.shared.region.store(ptr::null_mut(), SeqCst);
+            let mut looks = 0_u32;
+            while self.shared.inside.load(SeqCst) != 0 {
+                looks += 1;
+                if looks.is_multiple_of(1024) { thread::yield_now() } else { std::hint::spin_loop() }
+            }
+        }
+        drop(turn);
+        if let Some(payload) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn serve(&self, index: usize) {
+        let mut idle_since = Instant::now();
+        while !self.stop.load(SeqCst) {
+            if self.join() {
+                idle_since = Instant::now();
+                continue;
+            }
+            for _ in 0..64 {
+                std::hint::spin_loop();
+            }
+            if idle_since.elapsed() > SPIN {
+                let Some(asleep) = self.asleep.get(index) else { return };
+                asleep.store(true, SeqCst);
+                // Whoever publishes a region after this look sees the flag and wakes us.
+                if self.region.load(SeqCst).is_null() && !self.stop.load(SeqCst) {
+                    thread::park();
+                }
+                asleep.store(false, SeqCst);
+                idle_since = Instant::now();
+            }
+        }
+    }
+
+    /// Helps with the current region, if there is one with work left.
+    fn join(&self) -> bool {
+        if self.region.load(SeqCst).is_null() {
+            return false;
+        }
+        self.inside.fetch_add(1, SeqCst);
+        // Looked at again after `inside` was raised: a region found now cannot end before `inside` falls.
+        let region = self.region.load(SeqCst);
+        let found = !region.is_null();
+        if found {
+            // SAFETY: the pointer is not null, so its `run` has not yet taken it back; after taking it back `run` waits for
+            // `inside` to be zero, and both are sequentially consistent, so the region outlives this use.
+            unsafe { &*region }.work();
+        }
+        self.inside.fetch_sub(1, SeqCst);
+        found
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker cannot panic: parts are caught.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads").field("width", &self.width()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_runs_exactly_once() {
+        for width in 1..=4 {
+            let threads = Threads::new(width).unwrap();
+            for parts in [0, 1, 2, 3, 17, 1000] {
+                let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                threads.run(parts, &|part| {
+                    counts[part].fetch_add(1, SeqCst);
+                });
+                assert!(counts.iter().all(|count| count.load(SeqCst) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake_up() {
+        let threads = Threads::new(2).unwrap();
+        for _ in 0..3 {
+            thread::sleep(SPIN * 20);
+            let ids = Mutex::new(Vec::new());
+            let both = std::sync::Barrier::new(2);
+            threads.run(2, &|_| {
+                both.wait();
+                ids.lock().unwrap().push(thread::current().id());
+            });
+            let ids = ids.into_inner().unwrap();
+            assert_ne!(ids[0], ids[1]);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_stays_usable() {
+        let threads = Threads::new(3).unwrap();
+        let caught = catch_unwind(AssertUnwindSafe(|| threads.run(10, &|part| assert_ne!(part, 7))));
+        assert!(caught.is_err());
+        let count = AtomicUsize::new(0);
+        threads.run(10, &|_| {
+            count.fetch_add(1, SeqCst);
+        });
+        assert_eq!(count.into_inner(), 10);
+    }
+
+    #[test]
+    fn a_region_inside_a_region_runs_on_its_caller() {
+        let threads = Threads::new(2).unwrap();
+        let count = AtomicUsize::new(0);
+        threads.run(4, &|_| {
+            threads.run(4, &|_| {
+                count.fetch_add(1, SeqCst);
+            })
+        });
+        assert_eq!(count.into_inner(), 16);
+    }
+
+    #[test]
+    fn callers_on_several_threads_share_one_pool() {
+        let threads = Threads::new(2).unwrap();
+        let count = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        threads.run(5, &|_| {
+                            count.fetch_add(1, SeqCst);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(count.into_inner(), 4 * 200 * 5);
+    }
+}

@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod backend;
 pub mod checkpoint;
 mod config;
 mod control;

@@ -1,0 +1,82 @@
+//! The KV pages in memory: `[layers, 2, kv_heads, PAGE, head_dim]` each, so that one head's keys lie together. Uses `backend`.
+
+use std::ops::Range;
+
+use crate::backend::{BackendError, KvPart, KvType, PAGE, PageId, page_bytes, values};
+use crate::config::ModelConfig;
+
+/// Storage of a model's KV pages.
+#[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
+pub struct Cache {
+    pub(crate) kv: KvType,
+    page_bytes: usize,
+    kv_heads: usize,
+    head_bytes: usize,
+    pages: Vec<Vec<u8>>,
+}
+
+impl Cache {
+    pub(crate) fn new(config: &ModelConfig, kv: KvType) -> Self {
+        Self {
+            kv,
+            page_bytes: page_bytes(config, kv),
+            kv_heads: config.kv_heads,
+            head_bytes: config.head_dim * kv.size(),
+            pages: Vec::new(),
+        }
+    }
+
+    pub(crate) fn allocate(&mut self, page: PageId) -> Result<(), BackendError> {
+        let index = page.0 as usize;
+        if self.pages.len() <= index {
+            self.pages.resize(index + 1, Vec::new());
+        }
+        values::grow(&mut self.pages[index], self.page_bytes, "a KV page")
+    }
+
+    pub(crate) fn copy(&mut self, from: PageId, to: PageId) -> Result<(), BackendError> {
+        let (from, to) = (from.0 as usize, to.0 as usize);
+        let pages = self.pages.get_disjoint_mut([from, to]);
+        let Ok([from, to]) = pages else { return Err(BackendError::Page { page: to as u32 }) };
+        to.copy_from_slice(from);
+        Ok(())
+    }
+
+    /// Bytes of a page that hold one head's `PAGE` keys or values of one layer.
+    pub(crate) fn head(&self, layer: usize, part: KvPart, head: usize) -> Range<usize> {
+        let part = match part {
+            KvPart::Key => 0,
+            KvPart::Value => 1,
+        };
+        let len = PAGE * self.head_bytes;
+        let start = ((layer * 2 + part) * self.kv_heads + head) * len;
+        start..start + len
+    }
+
+    /// Bytes of one position within [`head`](Self::head).
+    pub(crate) fn slot(&self, position: usize) -> Range<usize> {
+        let start = position % PAGE * self.head_bytes;
+        start..start + self.head_bytes
+    }
+
+    pub(crate) fn page(&self, page: PageId) -> Result<&[u8], BackendError> {
+        self.pages.get(page.0 as usize).map(Vec::as_slice).ok_or(BackendError::Page { page: page.0 })
+    }
+
+    pub(crate) fn page_mut(&mut self, page: PageId) -> Result<&mut [u8], BackendError> {
+        let found = self.pages.get_mut(page.0 as usize).map(Vec::as_mut_slice);
+        found.ok_or(BackendError::Page { page: page.0 })
+    }
+
+    /// Where each (position, head) of a layer's keys or values lies in `[PAGE, kv_heads, head_dim]`, and where in a page.
+    pub(crate) fn ranges(&self, layer: usize, part: KvPart) -> Vec<[Range<usize>; 2]> {
+        let places = (0..PAGE).flat_map(|position| (0..self.kv_heads).map(move |head| (position, head)));
+        places
+            .map(|(position, head)| {
+                let canonical = (position * self.kv_heads + head) * self.head_bytes;
+                let start = self.head(layer, part, head).start + self.slot(position).start;
+                [canonical..canonical + self.head_bytes, start..start + self.head_bytes]
+            })
+            .collect()
+    }
+}

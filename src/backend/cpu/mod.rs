@@ -1,0 +1,576 @@
+//! The processor: vector kernels chosen at run time, on several threads. Uses `backend`.
+//!
+//! Threads split outputs and heads, never a sum over inputs, into parts that depend on the shapes alone; results are the same
+//! bits for any number of threads.
+
+mod attention;
+mod cache;
+mod kernels;
+mod scratch;
+mod shared;
+mod simd;
+mod weights;
+
+use std::fmt;
+use std::sync::Arc;
+
+use self::attention::{Attention, Block, block_rows};
+use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
+use self::kernels::{Out, Rows};
+use self::shared::Shared;
+use self::simd::Isa;
+use self::weights::Weights;
+use super::values::{self, Rotary};
+use super::{
+    Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
+};
+use crate::checkpoint;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::tensor::Layout;
+use crate::threads::Pool;
+
+pub use self::cache::Cache;
+pub use self::scratch::Scratch;
+pub use self::weights::WeightStorage;
+
+/// The default backend.
+pub struct Cpu {
+    config: ModelConfig,
+    precision: Precision,
+    storage: WeightStorage,
+    pool: Arc<dyn Pool>,
+    isa: Isa,
+    rotary: Rotary,
+}
+
+/// One layer's weights.
+#[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
+pub struct Layer {
+    attention_norm: Vec<f32>,
+    query_key_value: [Weights; 3],
+    output: Weights,
+    post_attention_norm: Vec<f32>,
+    moe_norm: Vec<f32>,
+    router: Weights,
+    gate: Vec<Weights>,
+    up: Vec<Weights>,
+    down: Vec<Weights>,
+    post_moe_norm: Vec<f32>,
+}
+
+/// Embedding, shared with the output projection, and last norm.
+#[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
+pub struct Head {
+    embedding: Weights,
+    norm: Vec<f32>,
+}
+
+impl Cpu {
+    /// A backend for models of `config` that computes on `pool`.
+    #[must_use]
+    pub fn new(
+        config: ModelConfig,
+        precision: Precision,
+        storage: WeightStorage,
+        pool: Arc<dyn Pool>,
+    ) -> Self {
+        let rotary = Rotary::new(config.rope_base, config.head_dim);
+        Self { config, precision, storage, pool, isa: Isa::best(), rotary }
+    }
+
+    /// The instruction sets of this processor that there are kernels for, best first.
+    #[must_use]
+    pub fn instruction_sets() -> Vec<&'static str> {
+        Isa::available().into_iter().map(Isa::name).collect()
+    }
+
+    /// Uses another instruction set than the best, if the processor has it: for tests and measurements.
+    #[must_use]
+    pub fn with_instruction_set(mut self, name: &str) -> Self {
+        if let Some(isa) = Isa::available().into_iter().find(|isa| isa.name() == name) {
+            self.isa = isa;
+        }
+        self
+    }
+
+    fn rounds(&self) -> bool {
+        self.precision == Precision::Standard
+    }
+
+    fn load(&self, matrix: &crate::tensor::Matrix) -> Result<Weights> {
+        Ok(Weights::load(matrix, self.storage)?)
+    }
+
+    fn load_all(&self, matrices: &[crate::tensor::Matrix]) -> Result<Vec<Weights>> {
+        matrices.iter().map(|matrix| self.load(matrix)).collect()
+    }
+
+    /// A region whose parts a cancelled call skips.
+    fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) {
+        self.pool.run(parts, &|index| {
+            if !batch.control.is_cancelled() {
+                part(index);
+            }
+        });
+    }
+
+    /// A region with a part per row; a few rows are not worth one.
+    fn each_row(&self, batch: &Batch<'_>, rows: usize, part: impl Fn(usize) + Sync) {
+        if rows < 4 { (0..rows).for_each(part) } else { self.region(batch, rows, part) }
+    }
+
+    fn norm(&self, x: &[f32], scale: &[f32], out: &mut [f32], then: Then) {
+        self.isa.run(RmsNorm { x, scale, epsilon: self.config.norm_epsilon, out, then });
+    }
+
+    /// Turns each head of a row; element `j` pairs with `j + head_dim / 2`.
+    fn rotate(&self, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let half = self.config.head_dim / 2;
+        for head in heads.chunks_exact_mut(2 * half) {
+            let (a, b) = head.split_at_mut(half);
+            for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    }
+
+    fn append(&self, index: usize, batch: &Batch<'_>, cache: &mut Cache, scratch: &Scratch) -> Result<()> {
+        let (width, dim) = (self.config.kv_width(), self.config.head_dim);
+        for sequence in batch.sequences {
+            for row in sequence.rows.clone() {
+                let position = batch.rows[row].position as usize;
+                let page = batch.pages_of(sequence)[position / PAGE];
+                for (part, values) in [(KvPart::Key, &scratch.key), (KvPart::Value, &scratch.value)] {
+                    for (head, x) in values[row * width..][..width].chunks_exact(dim).enumerate() {
+                        let head = cache.head(index, part, head);
+                        let slot = cache.slot(position);
+                        let kv = cache.kv;
+                        let out = &mut cache.page_mut(page)?[head][slot];
+                        match kv {
+                            KvType::BF16 => self.isa.run(StoreBf16 { x, out }),
+                            KvType::F32 => out
+                                .chunks_exact_mut(4)
+                                .zip(x)
+                                .for_each(|(out, x)| out.copy_from_slice(&x.to_le_bytes())),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Softmax over the router's logits and the best of them, of equal ones the lower.
+    fn select(&self, probabilities: &mut [f32], experts: &mut [u32], gates: &mut [f32]) {
+        if let Some(cap) = self.config.router_cap {
+            self.isa.run(SoftCap { values: probabilities, scale: 1.0, cap: Some(cap) });
+        }
+        let mut result = (0.0, 0.0);
+        self.isa.run(Softmax { values: probabilities, result: &mut result });
+        probabilities.iter_mut().for_each(|p| *p /= result.1);
+        for (slot, gate) in gates.iter_mut().enumerate() {
+            let (taken, rest) = experts.split_at_mut(slot);
+            let mut best = None::<usize>;
+            for (expert, p) in probabilities.iter().enumerate() {
+                if !taken.contains(&(expert as u32)) && best.is_none_or(|best| *p > probabilities[best]) {
+                    best = Some(expert);
+                }
+            }
+            let best = best.unwrap_or_default();
+            rest[0] = best as u32;
+            *gate = probabilities[best];
+        }
+        if self.config.renormalise_gates {
+            let sum: f32 = gates.iter().sum();
+            gates.iter_mut().for_each(|gate| *gate /= sum);
+        }
+    }
+}
+
+impl Backend for Cpu {
+    type Layer = Layer;
+    type Head = Head;
+    type Cache = Cache;
+    type Scratch = Scratch;
+
+    fn name(&self) -> String {
+        format!("cpu ({}, {} threads)", self.isa.name(), self.pool.width())
+    }
+
+    fn load_layer(&self, layer: &checkpoint::Layer) -> Result<Layer> {
+        let router = &layer.router;
+        let stored =
+            values::to_f32(&router.name, router.dtype, &router.data, router.inputs * router.outputs)?;
+        let router = match router.layout {
+            Layout::OutIn => Weights::dense(&stored, router.inputs, router.outputs),
+            Layout::InOut => {
+                let columns = (0..router.outputs).flat_map(|j| stored.iter().skip(j).step_by(router.outputs));
+                Weights::dense(&columns.copied().collect::<Vec<_>>(), router.inputs, router.outputs)
+            }
+        };
+        Ok(Layer {
+            attention_norm: values::vector(&layer.attention_norm)?,
+            query_key_value: [self.load(&layer.query)?, self.load(&layer.key)?, self.load(&layer.value)?],
+            output: self.load(&layer.output)?,
+            post_attention_norm: values::vector(&layer.post_attention_norm)?,
+            moe_norm: values::vector(&layer.moe_norm)?,
+            router,
+            gate: self.load_all(&layer.gate)?,
+            up: self.load_all(&layer.up)?,
+            down: self.load_all(&layer.down)?,
+            post_moe_norm: values::vector(&layer.post_moe_norm)?,
+        })
+    }
+
+    fn load_head(&self, head: &checkpoint::Head) -> Result<Head> {
+        let embedding = &head.embedding;
+        if embedding.layout != Layout::OutIn {
+            let (tensor, dtype, layout) = (embedding.name.clone(), embedding.dtype, embedding.layout);
+            return Err(BackendError::Unsupported { tensor, dtype, layout }.into());
+        }
+        Ok(Head { embedding: self.load(embedding)?, norm: values::vector(&head.norm)? })
+    }
+
+    fn cache(&self, kv: KvType) -> Cache {
+        Cache::new(&self.config, kv)
+    }
+
+    fn scratch(&self) -> Scratch {
+        Scratch::default()
+    }
+
+    fn allocate_page(&self, cache: &mut Cache, page: PageId) -> Result<()> {
+        Ok(cache.allocate(page)?)
+    }
+
+    fn copy_page(&self, cache: &mut Cache, from: PageId, to: PageId) -> Result<()> {
+        Ok(cache.copy(from, to)?)
+    }
+
+    fn read_page(
+        &self,
+        cache: &Cache,
+        page: PageId,
+        layer: usize,
+        part: KvPart,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let page = cache.page(page)?;
+        for [canonical, stored] in cache.ranges(layer, part) {
+            out[canonical].copy_from_slice(&page[stored]);
+        }
+        Ok(())
+    }
+
+    fn write_page(
+        &self,
+        cache: &mut Cache,
+        page: PageId,
+        layer: usize,
+        part: KvPart,
+        values: &[u8],
+    ) -> Result<()> {
+        let ranges = cache.ranges(layer, part);
+        let page = cache.page_mut(page)?;
+        for [canonical, stored] in ranges {
+            page[stored].copy_from_slice(&values[canonical]);
+        }
+        Ok(())
+    }
+
+    fn embed(&self, head: &Head, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
+        let (width, half) = (self.config.width, self.config.head_dim / 2);
+        scratch.reserve(&self.config, batch.rows.len())?;
+        for (index, row) in batch.rows.iter().enumerate() {
+            let hidden = &mut scratch.hidden[index * width..][..width];
+            head.embedding.row(row.token as usize, hidden);
+            hidden.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
+            for (j, (cos, sin)) in self.rotary.angles(row.position).enumerate() {
+                scratch.cos[index * half + j] = cos;
+                scratch.sin[index * half + j] = sin;
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        layer: &Layer,
+        index: usize,
+        batch: &Batch<'_>,
+        cache: &mut Cache,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let config = &self.config;
+        let rows = batch.rows.len();
+        let (width, query_width, kv_width) = (config.width, config.query_width(), config.kv_width());
+        let half = config.head_dim / 2;
+        let then = if self.rounds() { Then::StoreRounded } else { Then::Store };
+        let all = &scratch.identity[..rows];
+
+        let normed = Shared::new(&mut scratch.normed);
+        self.each_row(batch, rows, |row| {
+            let x = &scratch.hidden[row * width..][..width];
+            // SAFETY: each part has its own row.
+            let out = unsafe { normed.slice(row * width..(row + 1) * width) };
+            self.norm(x, &layer.attention_norm, out, then);
+        });
+
+        let x = Rows { data: &scratch.normed, stride: width, index: all };
+        let outs =
+            [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
+        let strips = layer.query_key_value.each_ref().map(Weights::strips);
+        self.region(batch, strips.iter().sum(), |mut part| {
+            for ((weights, buffer), strips) in layer.query_key_value.iter().zip(&outs).zip(strips) {
+                if part < strips {
+                    let out = Out::rows(buffer, 0, weights.outputs);
+                    // SAFETY: each part has its own columns of its own matrix.
+                    unsafe { weights.product(self.isa, x, weights.columns(part), out) };
+                    return;
+                }
+                part -= strips;
+            }
+        });
+
+        let (query, key) = (Shared::new(&mut scratch.query), Shared::new(&mut scratch.key));
+        self.each_row(batch, rows, |row| {
+            let (cos, sin) = (&scratch.cos[row * half..][..half], &scratch.sin[row * half..][..half]);
+            // SAFETY: each part has its own row.
+            let query = unsafe { query.slice(row * query_width..(row + 1) * query_width) };
+            // SAFETY: as above.
+            let key = unsafe { key.slice(row * kv_width..(row + 1) * kv_width) };
+            self.rotate(query, cos, sin);
+            self.rotate(key, cos, sin);
+            if self.rounds() {
+                self.isa.run(RoundBf16(query));
+            }
+        });
+        self.append(index, batch, cache, scratch)?;
+
+        let attended = Shared::new(&mut scratch.attended);
+        let attention = Attention {
+            isa: self.isa,
+            config,
+            layer: index,
+            cache,
+            query: &scratch.query,
+            attended: &attended,
+            round: self.rounds(),
+        };
+        let step = block_rows(config);
+        let blocks: usize = batch.sequences.iter().map(|sequence| sequence.rows.len().div_ceil(step)).sum();
+        self.region(batch, blocks * config.kv_heads, |part| {
+            let mut block = part / config.kv_heads;
+            for sequence in batch.sequences {
+                let blocks = sequence.rows.len().div_ceil(step);
+                if block < blocks {
+                    let start = sequence.rows.start + block * step;
+                    let rows = start..sequence.rows.end.min(start + step);
+                    let position = batch.rows[start].position as usize;
+                    let block = Block { pages: batch.pages_of(sequence), rows, position };
+                    // SAFETY: each part has its own rows and heads.
+                    unsafe { attention.run(&block, part % config.kv_heads) };
+                    return;
+                }
+                block -= blocks;
+            }
+        });
+
+        let x = Rows { data: &scratch.attended, stride: query_width, index: all };
+        let branch = Shared::new(&mut scratch.branch);
+        let out = Out::rows(&branch, 0, width);
+        self.region(batch, layer.output.strips(), |strip| {
+            // SAFETY: each part has its own columns.
+            unsafe { layer.output.product(self.isa, x, layer.output.columns(strip), out) };
+        });
+        Ok(())
+    }
+
+    fn route(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
+        let (width, experts, selected) =
+            (self.config.width, self.config.experts, self.config.selected_experts);
+        let normed = Shared::new(&mut scratch.normed);
+        let probabilities = Shared::new(&mut scratch.probabilities);
+        let ids = Shared::new(&mut scratch.experts);
+        let gates = Shared::new(&mut scratch.gates);
+        self.each_row(batch, batch.rows.len(), |row| {
+            let x = &scratch.hidden[row * width..][..width];
+            // SAFETY: each part has its own row.
+            let normed = unsafe { normed.slice(row * width..(row + 1) * width) };
+            self.norm(x, &layer.moe_norm, normed, Then::Store);
+            let x = Rows { data: normed, stride: width, index: &[0] };
+            let out = Out::rows(&probabilities, row, experts);
+            // SAFETY: as above.
+            unsafe { layer.router.product(self.isa, x, 0..experts, out) };
+            if self.rounds() {
+                self.isa.run(RoundBf16(normed));
+            }
+            let pairs = row * selected..(row + 1) * selected;
+            // SAFETY: as above, for all three.
+            unsafe {
+                let probabilities = probabilities.slice(row * experts..(row + 1) * experts);
+                self.select(probabilities, ids.slice(pairs.clone()), gates.slice(pairs));
+            }
+        });
+        Ok(())
+    }
+
+    fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, .. } = scratch;
+        let (width, ffn, selected) = (self.config.width, self.config.ffn_width, self.config.selected_experts);
+        let rows = batch.rows.len();
+        pairs.group(&experts[..rows * selected], selected, self.config.experts);
+        let pairs = &*pairs;
+
+        let strips = layer.gate[0].strips();
+        let out = Shared::new(activated);
+        self.region(batch, pairs.active.len() * strips, |part| {
+            let (expert, range) = &pairs.active[part / strips];
+            let (gate, up) = (&layer.gate[*expert], &layer.up[*expert]);
+            let columns = gate.columns(part % strips);
+            let x = Rows { data: normed, stride: width, index: &pairs.rows[range.clone()] };
+            UP.with_borrow_mut(|local| {
+                let strip = columns.len();
+                local.resize(range.len() * strip, 0.0);
+                let buffer = Shared::new(local);
+                let to_gate = Out::rows(&out, range.start, ffn);
+                let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
+                // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
+                unsafe {
+                    gate.product(self.isa, x, columns.clone(), to_gate);
+                    up.product(self.isa, x, columns.clone(), to_up);
+                    for index in 0..range.len() {
+                        let start = to_gate.place(index, columns.start);
+                        let gate = out.slice(start..start + strip);
+                        let up = buffer.slice(index * strip..(index + 1) * strip);
+                        self.isa.run(GeluMul { gate, up, round: self.rounds() });
+                    }
+                }
+            });
+        });
+
+        let strips = layer.down[0].strips();
+        let out = Shared::new(down);
+        self.region(batch, pairs.active.len() * strips, |part| {
+            let (expert, range) = &pairs.active[part / strips];
+            let weights = &layer.down[*expert];
+            let x =
+                Rows { data: &activated[range.start * ffn..], stride: ffn, index: &identity[..range.len()] };
+            let out = Out::rows(&out, range.start, width);
+            // SAFETY: each part has its own columns of its own expert's pairs.
+            unsafe { weights.product(self.isa, x, weights.columns(part % strips), out) };
+        });
+
+        let branch = Shared::new(branch);
+        self.each_row(batch, rows, |row| {
+            // SAFETY: each part has its own row.
+            let out = unsafe { branch.slice(row * width..(row + 1) * width) };
+            for slot in 0..selected {
+                let pair = pairs.of_slot[row * selected + slot] as usize;
+                let x = &down[pair * width..][..width];
+                let factor = gates[row * selected + slot];
+                self.isa.run(Scale { x, factor, out, add: slot > 0 });
+            }
+        });
+        Ok(())
+    }
+
+    fn residual(
+        &self,
+        layer: &Layer,
+        branch: Branch,
+        batch: &Batch<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let width = self.config.width;
+        let scale = match branch {
+            Branch::Attention => &layer.post_attention_norm,
+            Branch::Experts => &layer.post_moe_norm,
+        };
+        let hidden = Shared::new(&mut scratch.hidden);
+        self.each_row(batch, batch.rows.len(), |row| {
+            let range = row * width..(row + 1) * width;
+            // SAFETY: each part has its own row.
+            let hidden = unsafe { hidden.slice(range.clone()) };
+            self.norm(&scratch.branch[range], scale, hidden, Then::Add);
+        });
+        Ok(())
+    }
+
+    fn head(
+        &self,
+        head: &Head,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Scratch,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let (width, vocab) = (self.config.width, self.config.vocab);
+        let then = if self.rounds() { Then::StoreRounded } else { Then::Store };
+        let normed = Shared::new(&mut scratch.normed);
+        self.each_row(batch, rows.len(), |index| {
+            let x = &scratch.hidden[rows[index] as usize * width..][..width];
+            // SAFETY: each part has its own row.
+            let out = unsafe { normed.slice(index * width..(index + 1) * width) };
+            self.norm(x, &head.norm, out, then);
+        });
+        let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
+        let buffer = Shared::new(logits);
+        let out = Out::rows(&buffer, 0, vocab);
+        self.region(batch, head.embedding.strips(), |strip| {
+            let columns = head.embedding.columns(strip);
+            // SAFETY: each part has its own columns.
+            unsafe { head.embedding.product(self.isa, x, columns.clone(), out) };
+            for row in 0..rows.len() {
+                // SAFETY: as above.
+                let values = unsafe { buffer.slice(row * vocab + columns.start..row * vocab + columns.end) };
+                let (scale, cap) = (self.config.output_scale, self.config.output_cap);
+                self.isa.run(SoftCap { values, scale, cap });
+            }
+        });
+        Ok(())
+    }
+
+    fn normed(&self, head: &Head, rows: &[u32], scratch: &Scratch, out: &mut [f32]) -> Result<()> {
+        let width = self.config.width;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+            self.norm(&scratch.hidden[row as usize * width..][..width], &head.norm, out, Then::Store);
+        }
+        Ok(())
+    }
+
+    fn observe_routing(&self, scratch: &Scratch, layer: usize, observer: &mut dyn Observer) -> Result<()> {
+        let (experts, selected) = (self.config.experts, self.config.selected_experts);
+        observer.routing(
+            layer,
+            &Routing {
+                probabilities: &scratch.probabilities[..scratch.rows * experts],
+                experts: &scratch.experts[..scratch.rows * selected],
+                gates: &scratch.gates[..scratch.rows * selected],
+            },
+        );
+        Ok(())
+    }
+
+    fn observe_hidden(&self, scratch: &Scratch, layer: usize, observer: &mut dyn Observer) -> Result<()> {
+        observer.hidden(layer, &scratch.hidden[..scratch.rows * self.config.width]);
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// A thread's `up` products, grown once.
+    static UP: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) }; // [pairs, columns of a part]
+}
+
+impl fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu")
+            .field("isa", &self.isa)
+            .field("precision", &self.precision)
+            .field("storage", &self.storage)
+            .field("threads", &self.pool.width())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Activations of the current batch. Uses `backend`.
+
+use crate::backend::{BackendError, values::grow};
+use crate::config::ModelConfig;
+
+/// Buffers that grow to the largest batch seen and are then reused.
+#[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
+#[derive(Default)]
+pub struct Scratch {
+    pub(crate) rows: usize,
+    pub(crate) identity: Vec<u32>,      // [rows]: 0, 1, 2, ...
+    pub(crate) cos: Vec<f32>,           // [rows, head_dim / 2]
+    pub(crate) sin: Vec<f32>,           // [rows, head_dim / 2]
+    pub(crate) hidden: Vec<f32>,        // [rows, width]
+    pub(crate) normed: Vec<f32>,        // [rows, width]
+    pub(crate) query: Vec<f32>,         // [rows, heads, head_dim]
+    pub(crate) key: Vec<f32>,           // [rows, kv_heads, head_dim]
+    pub(crate) value: Vec<f32>,         // [rows, kv_heads, head_dim]
+    pub(crate) attended: Vec<f32>,      // [rows, heads, head_dim]
+    pub(crate) branch: Vec<f32>,        // [rows, width]
+    pub(crate) probabilities: Vec<f32>, // [rows, experts]
+    pub(crate) experts: Vec<u32>,       // [rows, selected]
+    pub(crate) gates: Vec<f32>,         // [rows, selected]
+    pub(crate) pairs: Pairs,
+    pub(crate) activated: Vec<f32>, // [pairs, ffn_width]
+    pub(crate) down: Vec<f32>,      // [pairs, width]
+}
+
+/// The (row, selected expert) pairs of a batch, ordered by expert.
+#[derive(Default)]
+pub(crate) struct Pairs {
+    /// Row of each pair.
+    pub(crate) rows: Vec<u32>, // [pairs]
+    /// Pair of each (row, slot).
+    pub(crate) of_slot: Vec<u32>, // [rows, selected]
+    /// Experts with pairs, and where theirs begin and end.
+    pub(crate) active: Vec<(usize, std::ops::Range<usize>)>,
+}
+
+impl Scratch {
+    /// Makes room for `rows` rows.
+    pub(crate) fn reserve(&mut self, config: &ModelConfig, rows: usize) -> Result<(), BackendError> {
+        let what = "activations";
+        let pairs = rows * config.selected_experts;
+        self.rows = rows;
+        for index in self.identity.len()..rows {
+            self.identity.push(index as u32);
+        }
+        grow(&mut self.cos, rows * config.head_dim / 2, what)?;
+        grow(&mut self.sin, rows * config.head_dim / 2, what)?;
+        grow(&mut self.hidden, rows * config.width, what)?;
+        grow(&mut self.normed, rows * config.width, what)?;
+        grow(&mut self.query, rows * config.query_width(), what)?;
+        grow(&mut self.key, rows * config.kv_width(), what)?;
+        grow(&mut self.value, rows * config.kv_width(), what)?;
+        grow(&mut self.attended, rows * config.query_width(), what)?;
+        grow(&mut self.branch, rows * config.width, what)?;
+        grow(&mut self.probabilities, rows * config.experts, what)?;
+        grow(&mut self.experts, pairs, what)?;
+        grow(&mut self.gates, pairs, what)?;
+        grow(&mut self.pairs.rows, pairs, what)?;
+        grow(&mut self.pairs.of_slot, pairs, what)?;
+        grow(&mut self.activated, pairs * config.ffn_width, what)?;
+        grow(&mut self.down, pairs * config.width, what)
+    }
+}
+
+impl Pairs {
+    /// Groups the selected experts of all rows.
+    pub(crate) fn group(
+        &mut self,
+        experts: &[u32], /* [rows, selected] */
+        selected: usize,
+        count: usize,
+    ) {
+        self.active.clear();
+        let mut next = 0;
+        for expert in 0..count {
+            let first = next;
+            for (slot, _) in experts.iter().enumerate().filter(|(_, e)| **e as usize == expert) {
+                self.rows[next] = (slot / selected) as u32;
+                self.of_slot[slot] = next as u32;
+                next += 1;
+            }
+            if next > first {
+                self.active.push((expert, first..next));
+            }
+        }
+    }
+}

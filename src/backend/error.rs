@@ -1,0 +1,85 @@
+//! What can go wrong while weights become resident or a batch gets its room. Uses the ground.
+
+use crate::error::{Classify, ErrorKind};
+use crate::tensor::{DType, Layout};
+
+/// An error of a backend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The backend has no code for such weights.
+    #[error("{tensor}: {dtype} weights {} are not supported by this backend", layout_name(*.layout))]
+    Unsupported {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: DType,
+        /// Its layout.
+        layout: Layout,
+    },
+    /// An int8 matrix without scales, or scales that do not fit it.
+    #[error("{tensor}: {found} bytes, expected {expected}")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Bytes stored.
+        found: u64,
+        /// Bytes its shape needs.
+        expected: u64,
+    },
+    /// A NaN or an infinity among scales or norms.
+    #[error("{tensor}: {what} {index} is {found}, expected a finite number")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// `scale` or `element`.
+        what: &'static str,
+        /// Which one.
+        index: usize,
+        /// Its value.
+        found: f32,
+    },
+    /// The bytes of a weight could not be read.
+    #[error("{tensor}: cannot read weights")]
+    Read {
+        /// The tensor.
+        tensor: String,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Memory ran out.
+    #[error("out of memory: {bytes} bytes for {what}")]
+    Memory {
+        /// What they were for.
+        what: &'static str,
+        /// How many were asked for.
+        bytes: usize,
+    },
+    /// A page that was never allocated.
+    #[error("KV page {page} does not exist")]
+    Page {
+        /// Its number.
+        page: u32,
+    },
+    /// The operating system gave no threads.
+    #[error("cannot start threads")]
+    Threads(#[source] std::io::Error),
+}
+
+fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::InOut => "stored [inputs, outputs]",
+        Layout::OutIn => "stored [outputs, inputs]",
+    }
+}
+
+impl Classify for BackendError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unsupported { .. } | Self::Size { .. } | Self::NotFinite { .. } => ErrorKind::Format,
+            Self::Read { .. } | Self::Memory { .. } | Self::Threads(_) => ErrorKind::Resource,
+            Self::Page { .. } => ErrorKind::Bug,
+        }
+    }
+}

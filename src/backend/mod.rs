@@ -1,0 +1,346 @@
+//! The seam between the model and the devices that compute it. Uses the ground and `checkpoint`'s views.
+//!
+//! [`Backend`] has one method per stage of this one model, so that a device may fuse, lay out weights as it likes and capture a
+//! whole step. [`scalar`] is the definition, [`cpu`] the default. Open to implementers; exempt from semantic versioning before 1.0.
+
+pub mod cpu;
+mod error;
+pub mod scalar;
+mod values;
+
+use std::ops::Range;
+
+use crate::checkpoint;
+use crate::config::ModelConfig;
+use crate::control::Control;
+use crate::error::Result;
+
+pub use error::BackendError;
+
+/// Positions per KV page.
+pub const PAGE: usize = 64;
+
+/// How activations are rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// f32 throughout.
+    Exact,
+    /// Activations are rounded once to bf16 before each product with weights or keys; sums are f32.
+    #[default]
+    Standard,
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KvType {
+    /// 4 bytes a value.
+    F32,
+    /// 2 bytes a value.
+    #[default]
+    BF16,
+}
+
+impl KvType {
+    /// Bytes of one value.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::BF16 => 2,
+        }
+    }
+
+    /// The name in lower case: `f32`, `bf16`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::BF16 => "bf16",
+        }
+    }
+}
+
+/// Number of a KV page in its model's pool: [`PAGE`] positions of every layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageId(pub u32);
+
+/// Keys or values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvPart {
+    /// After the rotary embedding.
+    Key,
+    /// As projected.
+    Value,
+}
+
+/// One token to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its id, below the vocabulary's size.
+    pub token: u32,
+    /// Its position in its sequence.
+    pub position: u32,
+}
+
+/// Consecutive rows of a batch that continue one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Its rows in the batch, at consecutive positions.
+    pub rows: Range<usize>,
+    /// Its pages within [`Batch::pages`], those that the rows are written to included.
+    pub pages: Range<usize>,
+}
+
+/// The rows that go through the layers together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// All rows, sequence by sequence.
+    pub rows: &'a [Row],
+    /// The sequences they belong to, in order; their rows cover the batch.
+    pub sequences: &'a [Sequence],
+    /// The pages of all sequences.
+    pub pages: &'a [PageId],
+    /// Looked at within long stages; a cancelled stage leaves any result.
+    pub control: &'a Control,
+}
+
+impl<'a> Batch<'a> {
+    /// The pages of a sequence: position `p` lies in page `p / PAGE` of them.
+    #[must_use]
+    pub fn pages_of(&self, sequence: &Sequence) -> &'a [PageId] {
+        &self.pages[sequence.pages.clone()]
+    }
+}
+
+/// The two branches that are added to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Branch {
+    /// Attention, with its post-norm.
+    Attention,
+    /// The experts' weighted sum, with its post-norm.
+    Experts,
+}
+
+/// The experts that each row of a batch was sent to, in one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Routing<'a> {
+    /// Softmax over all experts.
+    pub probabilities: &'a [f32], // [rows, experts]
+    /// Selected experts, best first.
+    pub experts: &'a [u32], // [rows, selected]
+    /// Their weights.
+    pub gates: &'a [f32], // [rows, selected]
+}
+
+/// Sees inside a run: for importance matrices, pruning, plots and tests. Attaching one costs copies to the host.
+pub trait Observer {
+    /// The rows of the next batch, in the order in which the other methods show them.
+    fn batch(&mut self, _batch: &Batch<'_>) {}
+
+    /// Layer `layer` has chosen its experts.
+    fn routing(&mut self, _layer: usize, _routing: &Routing<'_>) {}
+
+    /// The residual stream after layer `layer`.
+    fn hidden(&mut self, _layer: usize, _hidden: &[f32] /* [rows, width] */) {}
+}
+
+/// A device, or the processor, as the model's stages see it.
+///
+/// Within a batch the stages are called in order: `embed`; per layer `attention`, `residual`, `route`, `experts`, `residual`; then
+/// `head` or `normed` any number of times. Stages check nothing: tokens, positions and pages were checked by the model.
+pub trait Backend: Send + Sync + 'static {
+    /// A layer's weights, where and how the device wants them.
+    type Layer: Send + Sync;
+    /// Embedding, last norm and output projection.
+    type Head: Send + Sync;
+    /// The KV pages.
+    type Cache: Send;
+    /// Activations of the current batch.
+    type Scratch: Send;
+
+    /// What to call it: `cpu (avx512, 2 threads)`.
+    fn name(&self) -> String;
+
+    /// Makes one layer's weights resident.
+    ///
+    /// # Errors
+    /// A type that is not supported, values that are not finite, unreadable bytes, no memory.
+    fn load_layer(&self, layer: &checkpoint::Layer) -> Result<Self::Layer>;
+
+    /// Makes embedding, last norm and output projection resident. Errors as [`load_layer`](Self::load_layer).
+    fn load_head(&self, head: &checkpoint::Head) -> Result<Self::Head>;
+
+    /// A cache without pages.
+    fn cache(&self, kv: KvType) -> Self::Cache;
+
+    /// Scratch without room; `embed` makes room for its batch.
+    fn scratch(&self) -> Self::Scratch;
+
+    /// Makes sure that `page` exists. Its contents are undefined.
+    ///
+    /// # Errors
+    /// No memory.
+    fn allocate_page(&self, cache: &mut Self::Cache, page: PageId) -> Result<()>;
+
+    /// Copies all layers of a page.
+    ///
+    /// # Errors
+    /// The device's.
+    fn copy_page(&self, cache: &mut Self::Cache, from: PageId, to: PageId) -> Result<()>;
+
+    /// Reads keys or values of one layer from a page: `[positions, kv_heads, head_dim]` in the cache's type, little-endian.
+    ///
+    /// # Errors
+    /// The device's.
+    fn read_page(
+        &self,
+        cache: &Self::Cache,
+        page: PageId,
+        layer: usize,
+        part: KvPart,
+        out: &mut [u8],
+    ) -> Result<()>;
+
+    /// Writes what [`read_page`](Self::read_page) read.
+    ///
+    /// # Errors
+    /// The device's.
+    fn write_page(
+        &self,
+        cache: &mut Self::Cache,
+        page: PageId,
+        layer: usize,
+        part: KvPart,
+        values: &[u8],
+    ) -> Result<()>;
+
+    /// Embedding rows times their scale become the residual stream.
+    ///
+    /// # Errors
+    /// No memory for the batch.
+    fn embed(&self, head: &Self::Head, batch: &Batch<'_>, scratch: &mut Self::Scratch) -> Result<()>;
+
+    /// Pre-norm, Q/K/V, rotary embedding, append to the cache, scaled and capped scores, weighted values, output projection.
+    ///
+    /// # Errors
+    /// The device's.
+    fn attention(
+        &self,
+        layer: &Self::Layer,
+        index: usize,
+        batch: &Batch<'_>,
+        cache: &mut Self::Cache,
+        scratch: &mut Self::Scratch,
+    ) -> Result<()>;
+
+    /// Pre-MoE norm, router softmax, selection.
+    ///
+    /// # Errors
+    /// The device's.
+    fn route(&self, layer: &Self::Layer, batch: &Batch<'_>, scratch: &mut Self::Scratch) -> Result<()>;
+
+    /// Gate, up, GELU, down and the weighted sum, for the selected experts.
+    ///
+    /// # Errors
+    /// The device's.
+    fn experts(&self, layer: &Self::Layer, batch: &Batch<'_>, scratch: &mut Self::Scratch) -> Result<()>;
+
+    /// Post-norm of a branch, added to the residual stream.
+    ///
+    /// # Errors
+    /// The device's.
+    fn residual(
+        &self,
+        layer: &Self::Layer,
+        branch: Branch,
+        batch: &Batch<'_>,
+        scratch: &mut Self::Scratch,
+    ) -> Result<()>;
+
+    /// Logits of some rows: last norm, output projection, scale and cap.
+    ///
+    /// # Errors
+    /// The device's.
+    fn head(
+        &self,
+        head: &Self::Head,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Self::Scratch,
+        logits: &mut [f32], // [rows, vocab]
+    ) -> Result<()>;
+
+    /// Some rows of the residual stream after the last norm, not rounded.
+    ///
+    /// # Errors
+    /// The device's.
+    fn normed(
+        &self,
+        head: &Self::Head,
+        rows: &[u32],
+        scratch: &Self::Scratch,
+        out: &mut [f32], // [rows, width]
+    ) -> Result<()>;
+
+    /// Shows an observer what [`route`](Self::route) decided.
+    ///
+    /// # Errors
+    /// The device's.
+    fn observe_routing(
+        &self,
+        scratch: &Self::Scratch,
+        layer: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<()>;
+
+    /// Shows an observer the residual stream.
+    ///
+    /// # Errors
+    /// The device's.
+    fn observe_hidden(
+        &self,
+        scratch: &Self::Scratch,
+        layer: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<()>;
+
+    /// All layers, in order. `done` is called after each; its error ends the call.
+    ///
+    /// A device may replace this whole, as long as an attached observer sees the same.
+    ///
+    /// # Errors
+    /// The stages' and `done`'s.
+    fn forward(
+        &self,
+        layers: &[Self::Layer],
+        batch: &Batch<'_>,
+        cache: &mut Self::Cache,
+        scratch: &mut Self::Scratch,
+        mut observer: Option<&mut dyn Observer>,
+        done: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        for (index, layer) in layers.iter().enumerate() {
+            self.attention(layer, index, batch, cache, scratch)?;
+            self.residual(layer, Branch::Attention, batch, scratch)?;
+            self.route(layer, batch, scratch)?;
+            if let Some(observer) = observer.as_deref_mut() {
+                self.observe_routing(scratch, index, observer)?;
+            }
+            self.experts(layer, batch, scratch)?;
+            self.residual(layer, Branch::Experts, batch, scratch)?;
+            if let Some(observer) = observer.as_deref_mut() {
+                self.observe_hidden(scratch, index, observer)?;
+            }
+            done()?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of one page: keys and values of [`PAGE`] positions in every layer.
+#[must_use]
+pub fn page_bytes(config: &ModelConfig, kv: KvType) -> usize {
+    config.layers * 2 * PAGE * config.kv_width() * kv.size()
+}

@@ -1,0 +1,87 @@
+//! Stored numbers as f32, for the small tensors that every backend converts once. Uses the ground.
+
+use half::bf16;
+
+use super::BackendError;
+use crate::tensor::{Blob, DType, Matrix, Scales, Vector};
+
+/// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
+pub(crate) fn to_f32(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Result<Vec<f32>, BackendError> {
+    let bytes = read(tensor, dtype, data, len)?;
+    Ok(match dtype {
+        DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        DType::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        DType::I8 => bytes.iter().map(|&b| f32::from(b.cast_signed())).collect(),
+    })
+}
+
+/// The bytes of `len` elements, and nothing else.
+pub(crate) fn read(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Result<Vec<u8>, BackendError> {
+    check_size(tensor, dtype, data, len)?;
+    data.to_vec().map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })
+}
+
+/// Refuses data that are not `len` elements.
+pub(crate) fn check_size(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Result<(), BackendError> {
+    let expected = dtype.bytes_of(len as u64).unwrap_or(u64::MAX);
+    if data.len() == expected {
+        Ok(())
+    } else {
+        Err(BackendError::Size { tensor: tensor.to_owned(), found: data.len(), expected })
+    }
+}
+
+/// A norm's scale.
+pub(crate) fn vector(vector: &Vector) -> Result<Vec<f32>, BackendError> {
+    let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len)?;
+    finite(&vector.name, "element", values)
+}
+
+/// The scales of an int8 matrix, all finite.
+pub(crate) fn scales(matrix: &Matrix, scales: &Scales) -> Result<Vec<f32>, BackendError> {
+    let values = to_f32(&matrix.name, DType::BF16, &scales.data, scales.groups * matrix.outputs)?;
+    finite(&matrix.name, "scale", values)
+}
+
+fn finite(tensor: &str, what: &'static str, values: Vec<f32>) -> Result<Vec<f32>, BackendError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(index) => {
+            Err(BackendError::NotFinite { tensor: tensor.to_owned(), what, index, found: values[index] })
+        }
+    }
+}
+
+/// The rotary embedding's frequencies: `base^(-2j / head_dim)`.
+pub(crate) struct Rotary(Vec<f64>); // [head_dim / 2]
+
+impl Rotary {
+    pub(crate) fn new(base: f32, head_dim: usize) -> Self {
+        Self((0..head_dim / 2).map(|j| f64::from(base).powf(-2.0 * j as f64 / head_dim as f64)).collect())
+    }
+
+    /// Cosine and sine of each angle at `position`.
+    ///
+    /// The angle is an f64: at 8192 positions an f32 would be off by half a thousandth.
+    pub(crate) fn angles(&self, position: u32) -> impl Iterator<Item = (f32, f32)> {
+        self.0.iter().map(move |frequency| {
+            let (sin, cos) = (f64::from(position) * frequency).sin_cos();
+            (cos as f32, sin as f32)
+        })
+    }
+}
+
+/// Grows `buffer` to `len` values if it is shorter.
+pub(crate) fn grow<T: Clone + Default>(
+    buffer: &mut Vec<T>,
+    len: usize,
+    what: &'static str,
+) -> Result<(), BackendError> {
+    if buffer.len() < len {
+        buffer
+            .try_reserve_exact(len - buffer.len())
+            .map_err(|_| BackendError::Memory { what, bytes: len.saturating_mul(size_of::<T>()) })?;
+        buffer.resize(len, T::default());
+    }
+    Ok(())
+}

@@ -3,9 +3,180 @@
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
 //! bytes lie. Opening reads headers, never weights.
 
-use crate::config::ModelConfig;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::{ConfigError, ModelConfig};
+use crate::error::{Classify, ErrorKind};
+use crate::source::{FileFolder, Folder, Source};
 use crate::tensor::{DType, Matrix, Vector};
 use crate::vocab::Vocabulary;
+
+pub mod pickle;
+mod xai;
+
+use pickle::PickleError;
+
+/// Opens the model at `path`: xAI's folder `ckpt-0`, or the folder that holds it.
+///
+/// Reads headers only. `config.json` and `tokenizer.model` are looked for in `ckpt-0` and beside it; `tokenizer` is used instead
+/// of one that is found. No file stays open.
+///
+/// # Errors
+/// [`CheckpointError`] naming the file and, where one is at fault, the tensor.
+///
+/// # Examples
+/// ```
+/// let checkpoint = grok1::checkpoint::open("assets/tiny", None)?;
+/// assert_eq!(checkpoint.layers.len(), 4);
+/// # Ok::<(), grok1::Error>(())
+/// ```
+pub fn open(path: impl AsRef<Path>, tokenizer: Option<&dyn Source>) -> Result<Checkpoint, CheckpointError> {
+    let path = path.as_ref();
+    let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CheckpointError::NotFound { path: path.display().to_string() },
+        _ => CheckpointError::Read { path: path.display().to_string(), source },
+    })?;
+    if !metadata.is_dir() {
+        return Err(CheckpointError::Unrecognised { path: path.display().to_string(), found: "a file" });
+    }
+    let inner = path.join("ckpt-0");
+    let (folder, beside) =
+        if inner.is_dir() { (inner, path.to_owned()) } else { (path.to_owned(), parent(path)) };
+    open_folder(&FileFolder::new(folder), Some(&FileFolder::new(beside)), tokenizer)
+}
+
+/// Opens the model whose files are in `folder`, as [`open`] does with `ckpt-0`, for hosts with storage of their own.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_folder(
+    folder: &dyn Folder,
+    beside: Option<&dyn Folder>,
+    tokenizer: Option<&dyn Source>,
+) -> Result<Checkpoint, CheckpointError> {
+    let names = folder.names().map_err(|source| CheckpointError::Read { path: folder.name(), source })?;
+    if names.iter().any(|name| xai::is_tensor(name)) {
+        return xai::open(folder, &names, beside, tokenizer);
+    }
+    Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
+}
+
+/// The folder that holds `path`, by its name where it has one: a linked `ckpt-0` has its companions beside the link.
+fn parent(path: &Path) -> PathBuf {
+    match (path.file_name(), path.parent()) {
+        (Some(_), Some(parent)) if parent.as_os_str().is_empty() => ".".into(),
+        (Some(_), Some(parent)) => parent.to_owned(),
+        _ => path.join(".."),
+    }
+}
+
+/// Why a checkpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// There is nothing of that name.
+    #[error("{path} does not exist")]
+    NotFound {
+        /// What was to be opened.
+        path: String,
+    },
+    /// It exists but is no model.
+    #[error(
+        "{path} is not a checkpoint: found {found}, expected a folder with files tensor00000_000 to tensorNNNNN_000"
+    )]
+    Unrecognised {
+        /// What was to be opened.
+        path: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A file or folder could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A small file has an absurd size.
+    #[error("{path} has {found} bytes, expected at most {max}")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size.
+        found: u64,
+        /// The largest size that is read.
+        max: u64,
+    },
+    /// Tensor files are missing or too many.
+    #[error("{folder}: found {found}, expected {expected}")]
+    Files {
+        /// The folder of the tensor files.
+        folder: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// A tensor file is damaged or something else.
+    #[error("cannot understand {file} ({tensor})")]
+    Pickle {
+        /// The file.
+        file: String,
+        /// The tensor that belongs there.
+        tensor: String,
+        /// What is wrong with it.
+        #[source]
+        source: PickleError,
+    },
+    /// A tensor has another type or shape than the hyperparameters ask for.
+    #[error("{file} ({tensor}): found {found}, expected {expected}")]
+    Tensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its type and shape.
+        found: String,
+        /// What they should be, and by whose word.
+        expected: String,
+    },
+    /// A model of another size than Grok-1 comes without its hyperparameters.
+    #[error("{folder} has no config.json, in it or beside it, and is not Grok-1")]
+    NoConfig {
+        /// The folder of the tensor files.
+        folder: String,
+        /// How it differs from Grok-1.
+        #[source]
+        mismatch: Box<CheckpointError>,
+    },
+    /// `config.json` cannot be used.
+    #[error("cannot use {path}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: ConfigError,
+    },
+}
+
+impl Classify for CheckpointError {
+    fn kind(&self) -> ErrorKind {
+        use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+        match self {
+            Self::Read { source, .. } => match source.kind() {
+                NotFound | InvalidInput | InvalidData | UnexpectedEof => ErrorKind::Format,
+                _ => ErrorKind::Resource,
+            },
+            Self::Pickle { source, .. } => source.kind(),
+            Self::Config { source, .. } => source.kind(),
+            _ => ErrorKind::Format,
+        }
+    }
+}
 
 /// An opened model file or folder: everything but the bytes of the weights.
 #[derive(Clone, Debug)]

@@ -3,6 +3,9 @@
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
 //! bytes lie. Opening reads headers, never weights.
 
+mod protobuf;
+pub mod sentencepiece;
+
 use crate::config::ModelConfig;
 use crate::tensor::{DType, Matrix, Vector};
 use crate::vocab::Vocabulary;

@@ -440,4 +440,22 @@ mod tests {
             assert_eq!(message(bytes), format!("t.model: {expected}"));
         }
     }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_of_a_real_model_is_a_panic() {
+        let whole = include_bytes!("../../assets/tiny/tokenizer.model");
+        let tokenizer = |bytes: &[u8]| vocabulary("t.model", bytes).map(crate::Tokenizer::new);
+        assert!(tokenizer(whole).is_ok_and(|tokenizer| tokenizer.is_ok()));
+        for end in (0..whole.len()).step_by(7) {
+            assert!(tokenizer(&whole[..end]).is_err(), "cut after {end} bytes");
+        }
+        let mut bytes = whole.to_vec();
+        for bit in (0..8 * whole.len()).step_by(101) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(Ok(tokenizer)) = tokenizer(&bytes) {
+                let _ = tokenizer.decode(&tokenizer.encode("Romeo, Romeo\n🙂"));
+            }
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
 }

@@ -30,5 +30,6 @@ pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
 pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
+pub use text::{TextStream, Tokenizer, TokenizerError};
 pub use threads::{Pool, Threads};
 pub use vocab::{PieceKind, VocabEntry, Vocabulary};

@@ -13,6 +13,8 @@ use crate::tensor::{DType, Matrix, Vector};
 use crate::vocab::Vocabulary;
 
 pub mod pickle;
+mod protobuf;
+pub mod sentencepiece;
 mod xai;
 
 use pickle::PickleError;

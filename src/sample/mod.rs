@@ -16,6 +16,7 @@ mod random;
 mod sampler;
 mod settings;
 mod softmax;
+mod state;
 
 pub use error::SampleError;
 pub use sampler::Sampler;

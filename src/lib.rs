@@ -28,6 +28,7 @@ mod vocab;
 pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
+pub use sample::{Alternative, SampleError, Sampled, Sampler};
 pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 pub use text::{TextStream, Tokenizer, TokenizerError};

@@ -18,17 +18,25 @@ pub mod checkpoint;
 mod config;
 mod control;
 mod error;
+mod model;
 pub mod sample;
+mod session;
 mod source;
 mod tensor;
 pub mod text;
 mod threads;
 mod vocab;
 
+pub use backend::{KvType, Precision, cpu::WeightStorage};
+pub use checkpoint::Checkpoint;
 pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
+pub use model::{Model, ModelError, ModelOptions};
 pub use sample::{Alternative, SampleError, Sampled, Sampler};
+pub use session::{
+    Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,
+};
 pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 pub use text::{TextStream, Tokenizer, TokenizerError};

@@ -152,6 +152,14 @@ pub struct Matrix {
     pub scales: Option<Scales>,
 }
 
+impl Matrix {
+    /// Bytes of elements and scales.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.data.len() + self.scales.as_ref().map_or(0, |scales| scales.data.len())
+    }
+}
+
 /// Which index of a [`Matrix`] runs fastest in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {

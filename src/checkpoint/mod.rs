@@ -12,12 +12,14 @@ use crate::source::{FileFolder, Folder, Source};
 use crate::tensor::{DType, Matrix, Vector};
 use crate::vocab::Vocabulary;
 
+mod fingerprint;
 pub mod pickle;
 mod protobuf;
 pub mod sentencepiece;
 mod xai;
 
 use pickle::PickleError;
+use sentencepiece::SentencePieceError;
 
 /// Opens the model at `path`: xAI's folder `ckpt-0`, or the folder that holds it.
 ///
@@ -163,6 +165,9 @@ pub enum CheckpointError {
         #[source]
         source: ConfigError,
     },
+    /// `tokenizer.model` cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] SentencePieceError),
 }
 
 impl Classify for CheckpointError {
@@ -175,6 +180,7 @@ impl Classify for CheckpointError {
             },
             Self::Pickle { source, .. } => source.kind(),
             Self::Config { source, .. } => source.kind(),
+            Self::Tokenizer(error) => error.kind(),
             _ => ErrorKind::Format,
         }
     }
@@ -264,4 +270,47 @@ pub struct TensorInfo {
     pub bytes: u64,
     /// Shape of the bf16 scales that belong to it.
     pub scales: Option<Vec<u64>>,
+}
+
+impl Checkpoint {
+    /// Bytes of all weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.head.bytes() + self.layers.iter().map(Layer::bytes).sum::<u64>()
+    }
+
+    /// Bytes of weights that one token reads: everything but the experts it is not sent to, and one embedding row.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> u64 {
+        let experts = self.config.experts as u64;
+        let skipped = experts - self.config.selected_experts as u64;
+        let all: u64 = self.layers.iter().map(Layer::expert_bytes).sum();
+        self.bytes() - all / experts * skipped
+    }
+}
+
+impl Head {
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.embedding.bytes() + self.norm.data.len()
+    }
+}
+
+impl Layer {
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let matrices = [&self.query, &self.key, &self.value, &self.output, &self.router];
+        let norms = [&self.attention_norm, &self.post_attention_norm, &self.moe_norm, &self.post_moe_norm];
+        matrices.iter().map(|matrix| matrix.bytes()).sum::<u64>()
+            + norms.iter().map(|norm| norm.data.len()).sum::<u64>()
+            + self.expert_bytes()
+    }
+
+    /// Bytes of all its experts.
+    #[must_use]
+    pub fn expert_bytes(&self) -> u64 {
+        [&self.gate, &self.up, &self.down].into_iter().flatten().map(Matrix::bytes).sum()
+    }
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pickle::{self, Array, Content};
+use super::sentencepiece;
 use super::{Checkpoint, CheckpointError, Format, Head, Layer, TensorInfo};
 use crate::config::ModelConfig;
 use crate::source::{Folder, Source};
@@ -35,6 +36,9 @@ const MODULES: [&str; 12] = [
 
 /// A `config.json` takes about a kilobyte.
 const MAX_CONFIG: u64 = 1 << 20;
+
+/// Grok-1's `tokenizer.model` takes 2.2 MB.
+const MAX_TOKENIZER: u64 = 64 << 20;
 
 /// Whether `name` is that of a tensor file.
 pub(super) fn is_tensor(name: &str) -> bool {
@@ -160,8 +164,9 @@ fn vocabulary(
         Some(_) => None,
         None => find("tokenizer.model", folder, beside)?,
     };
-    let _tokenizer = tokenizer.or(found.as_deref());
-    Ok(None)
+    let Some(source) = tokenizer.or(found.as_deref()) else { return Ok(None) };
+    let bytes = read_whole(source, MAX_TOKENIZER)?;
+    Ok(Some(sentencepiece::vocabulary(&source.name(), &bytes)?))
 }
 
 /// `name` in the first of the folders that has it.
@@ -286,7 +291,7 @@ impl Expected<'_> {
         let mut layers = order
             .iter()
             .zip(files)
-            .map(|(&number, files)| Ok((number, self.layer(files)?)))
+            .map(|(&number, files)| self.layer(files).map(|layer| (number, layer)))
             .collect::<Result<Vec<_>, _>>()?;
         layers.sort_by_key(|&(number, _)| number);
         Ok((head, layers.into_iter().map(|(_, layer)| layer).collect()))

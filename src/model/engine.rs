@@ -1,0 +1,374 @@
+//! Running tokens of several sequences through a model, all or nothing. Uses `backend` and `kv`.
+
+use std::ops::ControlFlow;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::ModelError;
+use super::kv::{Growth, KvPool, KvSequence};
+use super::runner::Runner;
+use crate::backend::{Batch, KvPart, Observer, PAGE, PageId, Row, Sequence};
+use crate::config::ModelConfig;
+use crate::control::{Cancelled, Control, Task};
+use crate::error::Result;
+
+/// Rows whose logits are computed together: bounds their memory, and reads the head's weights once for all of them.
+const HEAD_ROWS: usize = 32;
+
+/// Receives one row of values with the row's index among the tokens that were run; may stop the call.
+pub(crate) type RowSink<'a> = dyn FnMut(usize, &[f32]) -> ControlFlow<()> + 'a;
+
+/// What is wanted of a job's tokens.
+pub(crate) enum Output<'a> {
+    Nothing,
+    /// Logits of the last token, put here before the job is committed.
+    Last(&'a mut Vec<f32>), // [vocab]
+    /// Logits of every token; the last one's also as with `Last`.
+    All {
+        sink: &'a mut RowSink<'a>,
+        last: &'a mut Vec<f32>,
+    },
+    /// Hidden states of every token, after the last norm.
+    Hidden(&'a mut RowSink<'a>),
+}
+
+/// The parts of a [`Job`].
+pub(crate) struct Parts<'a> {
+    pub(crate) kv: &'a mut KvSequence,
+    /// Positions the sequence may have.
+    pub(crate) context: usize,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) output: Output<'a>,
+}
+
+/// Tokens to run on a sequence. A trait, so that callers hand in their own type without a list of parts being made per token.
+pub(crate) trait Job {
+    fn parts(&mut self) -> Parts<'_>;
+
+    /// The whole run succeeded: what was put into [`Output::Last`] counts, and the tokens are part of the sequence.
+    fn commit(&mut self);
+}
+
+/// A loaded model and the one place where it is run.
+pub(crate) struct Engine {
+    config: ModelConfig,
+    batch_rows: usize,
+    busy: Mutex<bool>,
+    freed: Condvar,
+    work: Mutex<Work>,
+}
+
+/// What a run works with: kept from run to run.
+struct Work {
+    runner: Box<dyn Runner>,
+    rows: Vec<Row>,
+    sequences: Vec<Sequence>,
+    pages: Vec<PageId>,
+    /// Rows of the current batch whose output is wanted, and whose they are.
+    wanted: Vec<(u32, Target)>,
+    output_rows: Vec<u32>,
+    output: Vec<f32>, // [HEAD_ROWS, vocab or width]
+}
+
+/// The next token to put into a batch.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    job: usize,
+    token: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Target {
+    job: usize,
+    token: usize,
+    hidden: bool,
+}
+
+/// The right to run; others wait.
+struct Turn<'a>(&'a Engine);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.freed.notify_one();
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(config: ModelConfig, batch_rows: usize, runner: Box<dyn Runner>) -> Self {
+        let work = Work {
+            runner,
+            rows: Vec::new(),
+            sequences: Vec::new(),
+            pages: Vec::new(),
+            wanted: Vec::new(),
+            output_rows: Vec::new(),
+            output: Vec::new(),
+        };
+        Self { config, batch_rows, busy: Mutex::new(false), freed: Condvar::new(), work: Mutex::new(work) }
+    }
+
+    /// Waits for the turn, at most until cancelled.
+    fn turn(&self, control: &Control) -> Result<Turn<'_>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while *busy {
+            control.check()?;
+            let wait = self.freed.wait_timeout(busy, Duration::from_millis(10));
+            busy = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *busy = true;
+        Ok(Turn(self))
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // Whatever a panic left behind is overwritten by the next run.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What computes.
+    pub(crate) fn device(&self) -> String {
+        self.work().runner.name()
+    }
+
+    /// Runs all jobs; on error no sequence has moved.
+    pub(crate) fn run<J: Job>(
+        &self,
+        pool: &std::sync::Arc<KvPool>,
+        jobs: &mut [J],
+        control: &Control,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<()> {
+        for (entry, job) in jobs.iter_mut().enumerate() {
+            self.check(pool, entry, &job.parts())?;
+        }
+        control.check()?;
+        let _turn = self.turn(control)?;
+        let mut work = self.work();
+        let result = work.reserve(jobs).and_then(|()| work.run(self, jobs, control, observer));
+        for job in jobs {
+            let parts = job.parts();
+            if result.is_ok() {
+                parts.kv.commit(parts.tokens.len());
+                job.commit();
+            } else {
+                parts.kv.truncate(parts.kv.len());
+            }
+        }
+        result
+    }
+
+    fn check(&self, pool: &std::sync::Arc<KvPool>, entry: usize, job: &Parts<'_>) -> Result<(), ModelError> {
+        let (tokens, position, context) = (job.tokens.len(), job.kv.len(), job.context);
+        if !job.kv.belongs_to(pool) {
+            return Err(ModelError::OtherModel { entry });
+        }
+        if tokens == 0 {
+            return Err(ModelError::NoTokens { entry });
+        }
+        let vocab = self.config.vocab;
+        if let Some(&token) = job.tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(ModelError::Token { entry, token, vocab });
+        }
+        if tokens > context - position {
+            return Err(ModelError::ContextFull { entry, tokens, position, context });
+        }
+        Ok(())
+    }
+
+    /// Visits keys and values of all positions of a sequence, in the canonical order `[layer, key then value, position, kv head,
+    /// dim]`, some positions at a time.
+    pub(crate) fn read_kv(
+        &self,
+        kv: &KvSequence,
+        value_bytes: usize,
+        control: &Control,
+        each: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let _turn = self.turn(control)?;
+        let work = self.work();
+        let position_bytes = self.config.kv_width() * value_bytes;
+        let mut buffer = vec![0; PAGE * position_bytes];
+        for layer in 0..self.config.layers {
+            for part in [KvPart::Key, KvPart::Value] {
+                control.check()?;
+                for (index, &page) in kv.pages().iter().enumerate() {
+                    let positions = PAGE.min(kv.len().saturating_sub(index * PAGE));
+                    work.runner.read_page(page, layer, part, &mut buffer)?;
+                    each(&buffer[..positions * position_bytes])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills a new sequence of `len` positions with what [`read_kv`](Self::read_kv) visited.
+    pub(crate) fn write_kv(
+        &self,
+        kv: &mut KvSequence,
+        len: usize,
+        value_bytes: usize,
+        control: &Control,
+        next: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let _turn = self.turn(control)?;
+        let mut work = self.work();
+        work.grow(kv, len)?;
+        let position_bytes = self.config.kv_width() * value_bytes;
+        let mut buffer = vec![0; PAGE * position_bytes];
+        for layer in 0..self.config.layers {
+            for part in [KvPart::Key, KvPart::Value] {
+                control.check()?;
+                for (index, &page) in kv.pages().iter().enumerate() {
+                    let positions = PAGE.min(len.saturating_sub(index * PAGE));
+                    next(&mut buffer[..positions * position_bytes])?;
+                    work.runner.write_page(page, layer, part, &buffer)?;
+                }
+            }
+        }
+        kv.commit(len);
+        Ok(())
+    }
+}
+
+impl Work {
+    /// Makes every page that the jobs will write to.
+    fn reserve<J: Job>(&mut self, jobs: &mut [J]) -> Result<()> {
+        jobs.iter_mut().try_for_each(|job| {
+            let parts = job.parts();
+            self.grow(parts.kv, parts.tokens.len())
+        })
+    }
+
+    /// Makes pages for `tokens` more positions.
+    fn grow(&mut self, kv: &mut KvSequence, tokens: usize) -> Result<()> {
+        let growth = kv.grow(tokens)?;
+        let made = self.make(kv, &growth);
+        kv.settle(growth, made.is_ok());
+        made
+    }
+
+    fn make(&mut self, kv: &KvSequence, growth: &Growth) -> Result<()> {
+        for &page in &kv.pages()[growth.new.clone()] {
+            self.runner.allocate_page(page)?;
+        }
+        if let Some(copy) = &growth.copy {
+            self.runner.allocate_page(copy.to)?;
+            self.runner.copy_page(copy.from, copy.to)?;
+        }
+        Ok(())
+    }
+
+    fn run<J: Job>(
+        &mut self,
+        engine: &Engine,
+        jobs: &mut [J],
+        control: &Control,
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<()> {
+        let layers = engine.config.layers as u64;
+        let tokens: usize = jobs.iter_mut().map(|job| job.parts().tokens.len()).sum();
+        let total = tokens as u64 * layers;
+        let mut done = 0;
+        let mut next = Cursor::default();
+        while next.job < jobs.len() {
+            next = self.fill(engine.batch_rows, jobs, next);
+            let Self { runner, rows, sequences, pages, .. } = self;
+            let batch = Batch { rows, sequences, pages, control };
+            let step = rows.len() as u64;
+            // Not `map`: the borrow must be a new one for each batch.
+            let watching: Option<&mut dyn Observer> = match &mut observer {
+                Some(observer) => Some(&mut **observer),
+                None => None,
+            };
+            runner.forward(&batch, watching, &mut || {
+                done += step;
+                control.report(Task::Run, done, total);
+                control.check()
+            })?;
+            self.deliver(&engine.config, jobs, control)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the next tokens into the batch; returns where the following one begins.
+    fn fill<J: Job>(&mut self, batch_rows: usize, jobs: &mut [J], mut next: Cursor) -> Cursor {
+        self.rows.clear();
+        self.sequences.clear();
+        self.pages.clear();
+        self.wanted.clear();
+        while next.job < jobs.len() && self.rows.len() < batch_rows {
+            let parts = jobs[next.job].parts();
+            let count = (parts.tokens.len() - next.token).min(batch_rows - self.rows.len());
+            let (first_row, first_page) = (self.rows.len(), self.pages.len());
+            let tokens = parts.tokens[next.token..next.token + count].iter();
+            let position = parts.kv.len() + next.token;
+            self.rows.extend(
+                tokens.zip(position..).map(|(&token, position)| Row { token, position: position as u32 }),
+            );
+            self.pages.extend_from_slice(&parts.kv.pages()[..(position + count).div_ceil(PAGE)]);
+            self.sequences
+                .push(Sequence { rows: first_row..self.rows.len(), pages: first_page..self.pages.len() });
+            let (first, hidden) = match parts.output {
+                Output::Nothing => (count, false),
+                // Only the job's very last token.
+                Output::Last(_) => ((parts.tokens.len() - 1 - next.token).min(count), false),
+                Output::All { .. } => (0, false),
+                Output::Hidden(_) => (0, true),
+            };
+            self.wanted.extend((first..count).map(|offset| {
+                let target = Target { job: next.job, token: next.token + offset, hidden };
+                ((first_row + offset) as u32, target)
+            }));
+            next.token += count;
+            if next.token == parts.tokens.len() {
+                next = Cursor { job: next.job + 1, token: 0 };
+            }
+        }
+        next
+    }
+
+    /// Computes the wanted outputs of the batch and hands them over.
+    fn deliver<J: Job>(&mut self, config: &ModelConfig, jobs: &mut [J], control: &Control) -> Result<()> {
+        let Self { runner, rows, sequences, pages, wanted, output_rows, output, .. } = self;
+        let batch = Batch { rows, sequences, pages, control };
+        for group in wanted.chunk_by(|a, b| a.1.hidden == b.1.hidden) {
+            for block in group.chunks(HEAD_ROWS) {
+                control.check()?;
+                output_rows.clear();
+                output_rows.extend(block.iter().map(|(row, _)| row));
+                let hidden = block[0].1.hidden;
+                let width = if hidden { config.width } else { config.vocab };
+                output.resize(output.len().max(block.len() * width), 0.0);
+                let values = &mut output[..block.len() * width];
+                if hidden {
+                    runner.normed(output_rows, values)?;
+                } else {
+                    runner.head(&batch, output_rows, values)?;
+                }
+                control.check()?;
+                for ((_, target), values) in block.iter().zip(values.chunks_exact(width)) {
+                    let parts = jobs[target.job].parts();
+                    let is_last = target.token + 1 == parts.tokens.len();
+                    let flow = match parts.output {
+                        Output::Nothing => ControlFlow::Continue(()),
+                        Output::Last(last) => {
+                            values.clone_into(last);
+                            ControlFlow::Continue(())
+                        }
+                        Output::All { sink, last } => {
+                            if is_last {
+                                values.clone_into(last);
+                            }
+                            sink(target.token, values)
+                        }
+                        Output::Hidden(sink) => sink(target.token, values),
+                    };
+                    if flow.is_break() {
+                        return Err(Cancelled.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong when a model is opened or run. Uses the ground.
+
+use crate::error::{Classify, ErrorKind, Outcome};
+
+/// An error of opening or running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// An entry without tokens, and none waiting in its session.
+    #[error("entry {entry}: no tokens to run")]
+    NoTokens {
+        /// Index of the entry.
+        entry: usize,
+    },
+    /// A token that the vocabulary does not have.
+    #[error("entry {entry}: token {token} is not below the vocabulary's {vocab}")]
+    Token {
+        /// Index of the entry.
+        entry: usize,
+        /// The token.
+        token: u32,
+        /// Number of tokens there are.
+        vocab: usize,
+    },
+    /// A session of another model.
+    #[error("entry {entry}: the session belongs to another model")]
+    OtherModel {
+        /// Index of the entry.
+        entry: usize,
+    },
+    /// More tokens than the context has room for.
+    #[error("entry {entry}: {tokens} tokens after {position} do not fit into a context of {context}")]
+    ContextFull {
+        /// Index of the entry.
+        entry: usize,
+        /// Tokens that were to be run.
+        tokens: usize,
+        /// Positions already used.
+        position: usize,
+        /// Positions there are.
+        context: usize,
+    },
+    /// More KV pages than the model may use.
+    #[error(
+        "KV pages: {needed} needed, {available} free of {limit}; free or truncate a session, or raise the limit"
+    )]
+    KvFull {
+        /// Pages that were needed.
+        needed: usize,
+        /// Pages that were free.
+        available: usize,
+        /// Pages the model may use.
+        limit: usize,
+    },
+    /// A session was asked for more positions than the model was trained for.
+    #[error(
+        "a context of {asked} exceeds the trained {trained}; SessionOptions::beyond_trained_length allows it"
+    )]
+    BeyondTrained {
+        /// Positions asked for.
+        asked: usize,
+        /// Positions the model was trained for.
+        trained: usize,
+    },
+    /// A text function of a model without a tokenizer.
+    #[error("the model has no tokenizer; give one with ModelOptions::tokenizer")]
+    NoTokenizer,
+    /// The tokenizer and the model do not belong together.
+    #[error("the tokenizer has {tokenizer} pieces, the model {model} tokens")]
+    Vocabulary {
+        /// Pieces of the tokenizer.
+        tokenizer: usize,
+        /// Tokens of the model.
+        model: usize,
+    },
+    /// The weights could not be sampled for their fingerprint.
+    #[error("cannot read weights for the model's fingerprint")]
+    Fingerprint(#[source] std::io::Error),
+    /// The tokenizer that was given could not be read.
+    #[error("cannot read tokenizer {path}")]
+    Tokenizer {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An option that cannot be.
+    #[error("option {option} is {found}, expected {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: usize,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+impl Classify for ModelError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ContextFull { .. } => ErrorKind::Outcome(Outcome::ContextFull),
+            Self::KvFull { .. } => ErrorKind::Outcome(Outcome::KvFull),
+            Self::Vocabulary { .. } => ErrorKind::Format,
+            Self::Fingerprint(_) | Self::Tokenizer { .. } => ErrorKind::Resource,
+            _ => ErrorKind::Argument,
+        }
+    }
+}

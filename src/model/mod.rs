@@ -1,0 +1,184 @@
+//! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`, `backend` and `text`.
+
+mod engine;
+mod error;
+mod kv;
+mod options;
+mod runner;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use self::engine::Engine;
+use self::kv::KvPool;
+use self::runner::{OneDevice, Runner};
+use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, BackendError, KvType, page_bytes};
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::ModelConfig;
+use crate::control::Control;
+use crate::error::Result;
+use crate::source::{FileSource, Source};
+use crate::text::Tokenizer;
+use crate::threads::{Pool, Threads};
+
+pub(crate) use self::engine::{Job, Output, Parts};
+pub use self::error::ModelError;
+pub(crate) use self::kv::KvSequence;
+pub use self::options::ModelOptions;
+
+/// Tokens per batch unless the options say otherwise.
+const BATCH_ROWS: usize = 512;
+
+/// A loaded model. Immutable and shared: a clone is one more reference, and sessions keep their model alive.
+///
+/// All methods may be called from any thread; runs of several threads take turns.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    checkpoint: Checkpoint,
+    tokenizer: Option<Arc<Tokenizer>>,
+    kv_type: KvType,
+    pool: Arc<KvPool>,
+    engine: Engine,
+    fingerprint: OnceLock<u128>,
+}
+
+impl Model {
+    /// Opens a model with the default options: the folder of xAI's checkpoint (`ckpt-0` or its parent).
+    ///
+    /// # Errors
+    /// [`Format`](crate::ErrorKind::Format) if it is no model, [`Resource`](crate::ErrorKind::Resource) if it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, ModelOptions::new(), &Control::new())
+    }
+
+    /// Opens a model; `control` may cancel and hears of bytes loaded.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Cancelled`](crate::Outcome::Cancelled).
+    pub fn open_with(path: impl AsRef<Path>, options: ModelOptions, control: &Control) -> Result<Self> {
+        let tokenizer = options.tokenizer.as_ref().map(|path| {
+            FileSource::open(path)
+                .map_err(|source| ModelError::Tokenizer { path: path.display().to_string(), source })
+        });
+        let tokenizer = tokenizer.transpose()?;
+        let checkpoint = checkpoint::open(path, tokenizer.as_ref().map(|source| source as &dyn Source))?;
+        Self::load(checkpoint, options, control)
+    }
+
+    /// Loads an opened checkpoint on the processor.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn load(checkpoint: Checkpoint, options: ModelOptions, control: &Control) -> Result<Self> {
+        let pool: Arc<dyn Pool> = match &options.pool {
+            Some(pool) => Arc::clone(pool),
+            None => Arc::new(Threads::new(options.threads).map_err(BackendError::Threads)?),
+        };
+        let backend = Cpu::new(checkpoint.config.clone(), options.precision, options.weights, pool);
+        Self::load_on(backend, checkpoint, options, control)
+    }
+
+    /// Loads an opened checkpoint on a backend of your own; precision, weights and threads are the backend's.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn load_on(
+        backend: impl Backend,
+        checkpoint: Checkpoint,
+        options: ModelOptions,
+        control: &Control,
+    ) -> Result<Self> {
+        let batch_rows = options.batch_rows.unwrap_or(BATCH_ROWS);
+        if batch_rows == 0 {
+            let (option, expected) = ("batch_rows", "at least 1");
+            return Err(ModelError::Option { option, found: batch_rows, expected }.into());
+        }
+        let config = checkpoint.config.clone();
+        let tokenizer = checkpoint.vocabulary.clone().map(Tokenizer::new).transpose()?.map(Arc::new);
+        if let Some(tokenizer) = tokenizer.as_deref().filter(|tokenizer| tokenizer.len() != config.vocab) {
+            return Err(ModelError::Vocabulary { tokenizer: tokenizer.len(), model: config.vocab }.into());
+        }
+        let page = page_bytes(&config, options.kv_type) as u64;
+        // Page numbers are 32 bits.
+        let pages = options.kv_limit.map_or(u64::MAX, |bytes| bytes / page).min(u64::from(u32::MAX));
+        let runner: Box<dyn Runner> =
+            Box::new(OneDevice::load(backend, &checkpoint, options.kv_type, control)?);
+        Ok(Self(Arc::new(Inner {
+            tokenizer,
+            kv_type: options.kv_type,
+            pool: KvPool::new(pages as usize),
+            engine: Engine::new(config, batch_rows, runner),
+            checkpoint,
+            fingerprint: OnceLock::new(),
+        })))
+    }
+
+    /// The hyperparameters.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.0.checkpoint.config
+    }
+
+    /// What was opened: format, location, tensors.
+    #[must_use]
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.0.checkpoint
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTokenizer`] if none was found.
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
+        Ok(self.0.tokenizer.as_ref().ok_or(ModelError::NoTokenizer)?)
+    }
+
+    /// How keys and values are kept.
+    #[must_use]
+    pub fn kv_type(&self) -> KvType {
+        self.0.kv_type
+    }
+
+    /// Bytes of keys and values that sessions hold at present.
+    #[must_use]
+    pub fn kv_bytes(&self) -> u64 {
+        self.0.pool.used() as u64 * page_bytes(self.config(), self.0.kv_type) as u64
+    }
+
+    /// What computes, for people: `cpu (avx512, 2 threads)`.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.0.engine.device()
+    }
+
+    /// The checkpoint's [fingerprint](Checkpoint::fingerprint), computed once.
+    pub(crate) fn fingerprint(&self) -> Result<u128> {
+        if let Some(fingerprint) = self.0.fingerprint.get() {
+            return Ok(*fingerprint);
+        }
+        let fingerprint = self.0.checkpoint.fingerprint().map_err(ModelError::Fingerprint)?;
+        Ok(*self.0.fingerprint.get_or_init(|| fingerprint))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn kv_pool(&self) -> &Arc<KvPool> {
+        &self.0.pool
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("location", &self.0.checkpoint.location)
+            .field("format", &self.0.checkpoint.format)
+            .field("kv_type", &self.0.kv_type)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! How a model is opened. Uses `backend`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::backend::cpu::WeightStorage;
+use crate::backend::{KvType, Precision};
+use crate::threads::Pool;
+
+/// How a model is opened; the default is right for most.
+///
+/// ```no_run
+/// use grok1::{KvType, Model, ModelOptions};
+///
+/// let options = ModelOptions::new().threads(8).kv_type(KvType::F32);
+/// let model = Model::open_with("checkpoints/ckpt-0", options, &Default::default())?;
+/// # Ok::<(), grok1::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct ModelOptions {
+    pub(crate) tokenizer: Option<PathBuf>,
+    pub(crate) precision: Precision,
+    pub(crate) kv_type: KvType,
+    pub(crate) weights: WeightStorage,
+    pub(crate) threads: usize,
+    pub(crate) pool: Option<Arc<dyn Pool>>,
+    pub(crate) kv_limit: Option<u64>,
+    pub(crate) batch_rows: Option<usize>,
+}
+
+impl ModelOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A SentencePiece `tokenizer.model`, instead of the one in or beside the model.
+    #[must_use]
+    pub fn tokenizer(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tokenizer = Some(path.into());
+        self
+    }
+
+    /// How activations are rounded; [`Precision::Standard`] by default.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// How keys and values are kept; [`KvType::BF16`] by default.
+    #[must_use]
+    pub fn kv_type(mut self, kv_type: KvType) -> Self {
+        self.kv_type = kv_type;
+        self
+    }
+
+    /// Where weights are kept; [`WeightStorage::Mapped`] by default.
+    #[must_use]
+    pub fn weights(mut self, weights: WeightStorage) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Threads that compute, the calling one included; 0, the default, means one per available CPU. Results are the same bits for
+    /// any number.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Computes on the host's threads instead of on the model's own.
+    #[must_use]
+    pub fn pool(mut self, pool: Arc<dyn Pool>) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Bytes that the KV pages of all sessions together may use; unlimited by default. Pages are made when they are first needed
+    /// and reused afterwards.
+    #[must_use]
+    pub fn kv_limit(mut self, bytes: u64) -> Self {
+        self.kv_limit = Some(bytes);
+        self
+    }
+
+    /// Tokens that go through the layers together at most, 512 by default. More need more memory for activations.
+    #[must_use]
+    pub fn batch_rows(mut self, rows: usize) -> Self {
+        self.batch_rows = Some(rows);
+        self
+    }
+}
+
+impl fmt::Debug for ModelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelOptions")
+            .field("tokenizer", &self.tokenizer)
+            .field("precision", &self.precision)
+            .field("kv_type", &self.kv_type)
+            .field("weights", &self.weights)
+            .field("threads", &self.threads)
+            .field("pool", &self.pool.is_some())
+            .field("kv_limit", &self.kv_limit)
+            .field("batch_rows", &self.batch_rows)
+            .finish()
+    }
+}

@@ -1,0 +1,103 @@
+//! A loaded model on its device, without the device's types. Uses `backend`.
+
+use crate::backend::{Backend, Batch, KvPart, KvType, Observer, PageId};
+use crate::checkpoint::Checkpoint;
+use crate::control::{Control, Task};
+use crate::error::Result;
+
+/// What the model asks of whatever holds its weights.
+pub(crate) trait Runner: Send {
+    fn name(&self) -> String;
+    fn allocate_page(&mut self, page: PageId) -> Result<()>;
+    fn copy_page(&mut self, from: PageId, to: PageId) -> Result<()>;
+    fn read_page(&self, page: PageId, layer: usize, part: KvPart, out: &mut [u8]) -> Result<()>;
+    fn write_page(&mut self, page: PageId, layer: usize, part: KvPart, values: &[u8]) -> Result<()>;
+
+    /// Embedding and all layers.
+    fn forward(
+        &mut self,
+        batch: &Batch<'_>,
+        observer: Option<&mut dyn Observer>,
+        done: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()>;
+
+    /// Logits of some rows of the last batch.
+    fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()>;
+
+    /// Normed hidden states of some rows of the last batch.
+    fn normed(&mut self, rows: &[u32], out: &mut [f32]) -> Result<()>;
+}
+
+/// Everything on one device.
+pub(crate) struct OneDevice<B: Backend> {
+    backend: B,
+    head: B::Head,
+    layers: Vec<B::Layer>,
+    cache: B::Cache,
+    scratch: B::Scratch,
+}
+
+impl<B: Backend> OneDevice<B> {
+    pub(crate) fn load(backend: B, checkpoint: &Checkpoint, kv: KvType, control: &Control) -> Result<Self> {
+        let (head_bytes, layer_bytes) =
+            (checkpoint.head.bytes(), checkpoint.layers.iter().map(|l| l.bytes()));
+        let total = head_bytes + layer_bytes.sum::<u64>();
+        control.check()?;
+        let head = backend.load_head(&checkpoint.head)?;
+        let mut done = head_bytes;
+        control.report(Task::Load, done, total);
+        let mut layers = Vec::with_capacity(checkpoint.layers.len());
+        for layer in &checkpoint.layers {
+            control.check()?;
+            layers.push(backend.load_layer(layer)?);
+            done += layer.bytes();
+            control.report(Task::Load, done, total);
+        }
+        let (cache, scratch) = (backend.cache(kv), backend.scratch());
+        Ok(Self { backend, head, layers, cache, scratch })
+    }
+}
+
+impl<B: Backend> Runner for OneDevice<B> {
+    fn name(&self) -> String {
+        self.backend.name()
+    }
+
+    fn allocate_page(&mut self, page: PageId) -> Result<()> {
+        self.backend.allocate_page(&mut self.cache, page)
+    }
+
+    fn copy_page(&mut self, from: PageId, to: PageId) -> Result<()> {
+        self.backend.copy_page(&mut self.cache, from, to)
+    }
+
+    fn read_page(&self, page: PageId, layer: usize, part: KvPart, out: &mut [u8]) -> Result<()> {
+        self.backend.read_page(&self.cache, page, layer, part, out)
+    }
+
+    fn write_page(&mut self, page: PageId, layer: usize, part: KvPart, values: &[u8]) -> Result<()> {
+        self.backend.write_page(&mut self.cache, page, layer, part, values)
+    }
+
+    fn forward(
+        &mut self,
+        batch: &Batch<'_>,
+        mut observer: Option<&mut dyn Observer>,
+        done: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let Self { backend, head, layers, cache, scratch } = self;
+        if let Some(observer) = observer.as_deref_mut() {
+            observer.batch(batch);
+        }
+        backend.embed(head, batch, scratch)?;
+        backend.forward(layers, batch, cache, scratch, observer, done)
+    }
+
+    fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()> {
+        self.backend.head(&self.head, batch, rows, &mut self.scratch, logits)
+    }
+
+    fn normed(&mut self, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        self.backend.normed(&self.head, rows, &self.scratch, out)
+    }
+}

@@ -1,4 +1,4 @@
-//! How a caller watches and stops a long call. Uses nothing.
+//! How a caller watches and stops a long call. Uses `error`.
 
 use std::fmt;
 use std::sync::Arc;

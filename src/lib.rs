@@ -13,6 +13,9 @@
     )
 )]
 
+#[cfg(target_endian = "big")]
+compile_error!("weights are read where they lie, and they are little-endian");
+
 pub mod backend;
 pub mod checkpoint;
 mod config;
@@ -26,8 +29,9 @@ mod tensor;
 pub mod text;
 mod threads;
 mod vocab;
+pub mod weights;
 
-pub use backend::{KvType, Precision, cpu::WeightStorage};
+pub use backend::{KvType, Precision, WeightStorage};
 pub use checkpoint::Checkpoint;
 pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};

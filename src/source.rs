@@ -27,8 +27,10 @@ pub trait Source: Send + Sync {
     /// Fills `out` from `offset`; an error if not all of it exists.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// The bytes where they lie, for as long as the source lives; `None` if it cannot show them.
-    fn slice(&self, range: Range<u64>) -> Option<&[u8]>;
+    /// The bytes where they lie, for as long as the source lives; `None` if this kind of source never shows them.
+    ///
+    /// Once it has shown them it does not fail for the same range.
+    fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>>;
 }
 
 /// A set of named [`Source`]s.
@@ -51,7 +53,7 @@ pub trait Folder: Send + Sync {
 pub struct FileSource {
     path: PathBuf,
     len: u64,
-    map: OnceLock<Option<Mmap>>,
+    map: OnceLock<Mmap>,
 }
 
 impl FileSource {
@@ -65,12 +67,12 @@ impl FileSource {
         Ok(Self { path, len: metadata.len(), map: OnceLock::new() })
     }
 
-    fn map(&self) -> Option<Mmap> {
-        let file = File::open(&self.path).ok()?;
+    fn map(&self) -> io::Result<Mmap> {
+        let file = File::open(&self.path)?;
         // SAFETY: the mapping is read-only and private to this value. The file may be changed by others; every reader of
         // weights treats the bytes as untrusted numbers, and shrinking is documented above.
-        let map = unsafe { Mmap::map(&file) }.ok()?;
-        (map.len() as u64 >= self.len).then_some(map)
+        let map = unsafe { Mmap::map(&file) }?;
+        if (map.len() as u64) < self.len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(map) }
     }
 }
 
@@ -87,11 +89,23 @@ impl Source for FileSource {
         read_exact_at(&File::open(&self.path)?, offset, out)
     }
 
-    fn slice(&self, range: Range<u64>) -> Option<&[u8]> {
-        let map = self.map.get_or_init(|| self.map()).as_ref()?;
-        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        map.get(start..end)
+    fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>> {
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let map = self.map()?;
+                self.map.get_or_init(|| map)
+            }
+        };
+        part(map, range).map(Some)
     }
+}
+
+/// A range of bytes in memory.
+fn part(bytes: &[u8], range: Range<u64>) -> io::Result<&[u8]> {
+    let index = |at: u64| usize::try_from(at).map_err(|_| io::ErrorKind::UnexpectedEof);
+    let found = bytes.get(index(range.start)?..index(range.end)?);
+    found.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(unix)]
@@ -172,12 +186,12 @@ impl Source for MemorySource {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let end = offset.checked_add(out.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(self.slice(offset..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        out.copy_from_slice(part(&self.bytes, offset..end)?);
         Ok(())
     }
 
-    fn slice(&self, range: Range<u64>) -> Option<&[u8]> {
-        self.bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+    fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>> {
+        part(&self.bytes, range).map(Some)
     }
 }
 

@@ -78,13 +78,18 @@ impl Blob {
         self.range.is_empty()
     }
 
-    /// The bytes where they lie, if the source can show them (a mapped file can).
-    #[must_use]
-    pub fn slice(&self) -> Option<&[u8]> {
+    /// The bytes where they lie; `None` if the source never shows them.
+    ///
+    /// # Errors
+    /// A file could not be mapped.
+    pub fn slice(&self) -> std::io::Result<Option<&[u8]>> {
         self.source.slice(self.range.clone())
     }
 
     /// Copies `out.len()` bytes from `offset` within the blob.
+    ///
+    /// # Errors
+    /// They do not all exist, or the source could not be read.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
         let start = self.range.start.checked_add(offset);
         let end = start.and_then(|start| start.checked_add(out.len() as u64));
@@ -92,16 +97,6 @@ impl Blob {
             (Some(start), Some(end)) if end <= self.range.end => self.source.read_at(start, out),
             _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
         }
-    }
-
-    /// The bytes as a copy of their own.
-    pub fn to_vec(&self) -> std::io::Result<Vec<u8>> {
-        let len = usize::try_from(self.len()).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-        bytes.resize(len, 0);
-        self.read_at(0, &mut bytes)?;
-        Ok(bytes)
     }
 
     /// A part of the blob; `None` if it does not lie inside.

@@ -21,6 +21,8 @@ pub trait Pool: Send + Sync {
     fn width(&self) -> usize;
 
     /// Calls `part(i)` once for each `i` in `0..parts`, on any thread and in any order, and returns when all have returned.
+    ///
+    /// A pool that does otherwise makes wrong results, never memory errors.
     fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync));
 }
 
@@ -55,6 +57,9 @@ pub struct Threads {
 struct Shared {
     /// The region that may be joined, null when there is none.
     region: AtomicPtr<Region<'static>>,
+    /// The current region's next part, and how many it has.
+    next: AtomicUsize,
+    parts: AtomicUsize,
     /// Workers that may be looking at a region. Only when this is zero and `region` is null is the region gone for good.
     inside: AtomicUsize,
     /// One flag per worker.
@@ -65,36 +70,49 @@ struct Shared {
 /// A call of [`Threads::run`], on its caller's stack.
 struct Region<'a> {
     part: &'a (dyn Fn(usize) + Sync),
-    parts: usize,
-    next: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Region<'_> {
-    /// Does parts until none is left.
-    fn work(&self) {
+    /// Does parts until none is left. Never unwinds.
+    fn work(&self, next: &AtomicUsize, parts: usize) {
         loop {
-            let index = self.next.fetch_add(1, SeqCst);
-            if index >= self.parts {
+            let index = next.fetch_add(1, SeqCst);
+            if index >= parts {
                 return;
             }
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.part)(index))) {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+                next.store(parts, SeqCst);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                match *first {
+                    None => *first = Some(payload),
+                    // Dropping it could panic again.
+                    Some(_) => std::mem::forget(payload),
+                }
             }
         }
     }
 }
+
+/// Threads that one pool may have.
+const MAX_WIDTH: usize = 4096;
 
 impl Threads {
     /// `width` threads that work at once: the caller's and `width - 1` workers. Zero means one per available CPU, as the
     /// operating system reports them (affinity and container limits included).
     ///
     /// # Errors
-    /// The operating system could not start a thread.
+    /// The operating system could not start a thread, or there would be more than 4096.
     pub fn new(width: usize) -> io::Result<Self> {
         let width = match width {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            width => width,
+            0 => thread::available_parallelism().map_or(1, usize::from).min(MAX_WIDTH),
+            1..=MAX_WIDTH => width,
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("{width} threads, expected at most {MAX_WIDTH}"),
+                ));
+            }
         };
         let asleep = (1..width).map(|_| AtomicBool::new(false)).collect();
         let shared = Arc::new(Shared { asleep, ..Shared::default() });
@@ -122,17 +140,19 @@ impl Pool for Threads {
             Err(TryLockError::WouldBlock) => None,
         };
         let helpers = parts.saturating_sub(1).min(self.workers.len());
-        let region = Region { part, parts, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        let region = Region { part, panic: Mutex::new(None) };
         if turn.is_none() || helpers == 0 {
-            region.work();
+            region.work(&AtomicUsize::new(0), parts);
         } else {
+            self.shared.next.store(0, SeqCst);
+            self.shared.parts.store(parts, SeqCst);
             self.shared.region.store(ptr::from_ref(&region).cast_mut().cast(), SeqCst);
             for (asleep, worker) in self.shared.asleep.iter().zip(&self.workers).take(helpers) {
                 if asleep.swap(false, SeqCst) {
                     worker.thread().unpark();
                 }
             }
-            region.work();
+            region.work(&self.shared.next, parts);
             self.shared.region.store(ptr::null_mut(), SeqCst);
             let mut looks = 0_u32;
             while self.shared.inside.load(SeqCst) != 0 {
@@ -163,7 +183,9 @@ impl Shared {
                 let Some(asleep) = self.asleep.get(index) else { return };
                 asleep.store(true, SeqCst);
                 // Whoever publishes a region after this look sees the flag and wakes us.
-                if self.region.load(SeqCst).is_null() && !self.stop.load(SeqCst) {
+                let nothing =
+                    self.region.load(SeqCst).is_null() || self.next.load(SeqCst) >= self.parts.load(SeqCst);
+                if nothing && !self.stop.load(SeqCst) {
                     thread::park();
                 }
                 asleep.store(false, SeqCst);
@@ -174,7 +196,8 @@ impl Shared {
 
     /// Helps with the current region, if there is one with work left.
     fn join(&self) -> bool {
-        if self.region.load(SeqCst).is_null() {
+        // Looked at without writing anything that others wait for.
+        if self.region.load(SeqCst).is_null() || self.next.load(SeqCst) >= self.parts.load(SeqCst) {
             return false;
         }
         self.inside.fetch_add(1, SeqCst);
@@ -184,7 +207,7 @@ impl Shared {
         if found {
             // SAFETY: the pointer is not null, so its `run` has not yet taken it back; after taking it back `run` waits for
             // `inside` to be zero, and both are sequentially consistent, so the region outlives this use.
-            unsafe { &*region }.work();
+            unsafe { &*region }.work(&self.next, self.parts.load(SeqCst));
         }
         self.inside.fetch_sub(1, SeqCst);
         found

@@ -7,9 +7,8 @@ mod support {
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use grok1::backend::{Batch, Observer, Routing, scalar::Scalar};
-use grok1::{Control, Entry, KvType, Model, ModelOptions, Precision, Sampler, Want, checkpoint};
-use support::oracle::{Distance, Tensors, argmax, json, oracle};
+use grok1::{Control, Entry, KvType, Model, ModelOptions, Precision, Want};
+use support::oracle::{Distance, Tensors, oracle};
 
 fn exact() -> ModelOptions {
     ModelOptions::new().precision(Precision::Exact).kv_type(KvType::F32)

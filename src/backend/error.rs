@@ -62,6 +62,17 @@ pub enum BackendError {
         /// Its number.
         page: u32,
     },
+    /// Rows, sequences and pages of a batch do not fit together.
+    #[error("rows, sequences and pages of a batch do not fit together")]
+    Batch,
+    /// A pool returned before all parts of a region were done.
+    #[error("the thread pool did {done} parts of {parts}")]
+    Pool {
+        /// Parts that were done.
+        done: usize,
+        /// Parts there were.
+        parts: usize,
+    },
     /// The operating system gave no threads.
     #[error("cannot start threads")]
     Threads(#[source] std::io::Error),
@@ -79,7 +90,7 @@ impl Classify for BackendError {
         match self {
             Self::Unsupported { .. } | Self::Size { .. } | Self::NotFinite { .. } => ErrorKind::Format,
             Self::Read { .. } | Self::Memory { .. } | Self::Threads(_) => ErrorKind::Resource,
-            Self::Page { .. } => ErrorKind::Bug,
+            Self::Page { .. } | Self::Batch | Self::Pool { .. } => ErrorKind::Bug,
         }
     }
 }

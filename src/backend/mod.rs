@@ -1,4 +1,4 @@
-//! The seam between the model and the devices that compute it. Uses the ground and `checkpoint`'s views.
+//! The seam between the model and the devices that compute it. Uses the ground.
 //!
 //! [`Backend`] has one method per stage of this one model, so that a device may fuse, lay out weights as it likes and capture a
 //! whole step. [`scalar`] is the definition, [`cpu`] the default. Open to implementers; exempt from semantic versioning before 1.0.
@@ -10,12 +10,13 @@ mod values;
 
 use std::ops::Range;
 
-use crate::checkpoint;
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
+use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 pub use error::BackendError;
+pub(crate) use values::grow;
 
 /// Positions per KV page.
 pub const PAGE: usize = 64;
@@ -26,9 +27,21 @@ pub const PAGE: usize = 64;
 pub enum Precision {
     /// f32 throughout.
     Exact,
-    /// Activations are rounded once to bf16 before each product with weights or keys; sums are f32.
+    /// Activations are rounded once to bf16 before each product with the weights of attention, experts and head, and queries before
+    /// the product with keys. Router, norms, soft caps, softmax and all sums are f32.
     #[default]
     Standard,
+}
+
+/// Where weights are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WeightStorage {
+    /// Read from the mapped file where they lie; the operating system keeps what fits.
+    #[default]
+    Mapped,
+    /// Read into memory once. Needs as much memory as the file has bytes; a failing disk is an error at load and nothing later.
+    Owned,
 }
 
 /// How keys and values are kept.
@@ -96,21 +109,65 @@ pub struct Sequence {
 /// The rows that go through the layers together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// All rows, sequence by sequence.
-    pub rows: &'a [Row],
-    /// The sequences they belong to, in order; their rows cover the batch.
-    pub sequences: &'a [Sequence],
-    /// The pages of all sequences.
-    pub pages: &'a [PageId],
-    /// Looked at within long stages; a cancelled stage leaves any result.
-    pub control: &'a Control,
+    rows: &'a [Row],
+    sequences: &'a [Sequence],
+    pages: &'a [PageId],
+    control: &'a Control,
 }
 
 impl<'a> Batch<'a> {
+    /// A batch of `rows`, sequence by sequence. `pages` are those of all sequences; `control` is looked at within long stages.
+    ///
+    /// # Errors
+    /// [`BackendError::Batch`] unless the sequences' rows follow each other without gaps, each at consecutive positions that its
+    /// pages hold.
+    pub fn new(
+        rows: &'a [Row],
+        sequences: &'a [Sequence],
+        pages: &'a [PageId],
+        control: &'a Control,
+    ) -> Result<Self, BackendError> {
+        let mut next = 0;
+        for sequence in sequences {
+            let Sequence { rows: range, pages: own } = sequence;
+            let (Some(own_rows), Some(own_pages)) = (rows.get(range.clone()), pages.get(own.clone())) else {
+                return Err(BackendError::Batch);
+            };
+            let consecutive = own_rows.windows(2).all(|pair| pair[0].position + 1 == pair[1].position);
+            let room = own_rows.last().is_some_and(|row| (row.position as usize) < own_pages.len() * PAGE);
+            if range.start != next || !consecutive || !room {
+                return Err(BackendError::Batch);
+            }
+            next = range.end;
+        }
+        if next != rows.len() {
+            return Err(BackendError::Batch);
+        }
+        Ok(Self { rows, sequences, pages, control })
+    }
+
+    /// All rows, sequence by sequence.
+    #[must_use]
+    pub fn rows(&self) -> &'a [Row] {
+        self.rows
+    }
+
+    /// The sequences, whose rows cover the batch in order.
+    #[must_use]
+    pub fn sequences(&self) -> &'a [Sequence] {
+        self.sequences
+    }
+
     /// The pages of a sequence: position `p` lies in page `p / PAGE` of them.
     #[must_use]
     pub fn pages_of(&self, sequence: &Sequence) -> &'a [PageId] {
         &self.pages[sequence.pages.clone()]
+    }
+
+    /// Looked at within long stages.
+    #[must_use]
+    pub fn control(&self) -> &'a Control {
+        self.control
     }
 }
 
@@ -149,7 +206,8 @@ pub trait Observer {
 /// A device, or the processor, as the model's stages see it.
 ///
 /// Within a batch the stages are called in order: `embed`; per layer `attention`, `residual`, `route`, `experts`, `residual`; then
-/// `head` or `normed` any number of times. Stages check nothing: tokens, positions and pages were checked by the model.
+/// `head` or `normed` any number of times. A stage may stop early with [`Cancelled`](crate::Cancelled), and then must. Tokens are
+/// checked by the model before they get here.
 pub trait Backend: Send + Sync + 'static {
     /// A layer's weights, where and how the device wants them.
     type Layer: Send + Sync;
@@ -166,11 +224,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Makes one layer's weights resident.
     ///
     /// # Errors
-    /// A type that is not supported, values that are not finite, unreadable bytes, no memory.
-    fn load_layer(&self, layer: &checkpoint::Layer) -> Result<Self::Layer>;
+    /// A type that is not supported, values that are not finite, unreadable bytes, no memory; [`Cancelled`](crate::Cancelled).
+    fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Self::Layer>;
 
     /// Makes embedding, last norm and output projection resident. Errors as [`load_layer`](Self::load_layer).
-    fn load_head(&self, head: &checkpoint::Head) -> Result<Self::Head>;
+    fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Self::Head>;
 
     /// A cache without pages.
     fn cache(&self, kv: KvType) -> Self::Cache;
@@ -183,6 +241,9 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// No memory.
     fn allocate_page(&self, cache: &mut Self::Cache, page: PageId) -> Result<()>;
+
+    /// Gives the memory of a page back until it is allocated again.
+    fn free_page(&self, cache: &mut Self::Cache, page: PageId);
 
     /// Copies all layers of a page.
     ///
@@ -279,8 +340,9 @@ pub trait Backend: Send + Sync + 'static {
     fn normed(
         &self,
         head: &Self::Head,
+        batch: &Batch<'_>,
         rows: &[u32],
-        scratch: &Self::Scratch,
+        scratch: &mut Self::Scratch,
         out: &mut [f32], // [rows, width]
     ) -> Result<()>;
 

@@ -3,11 +3,19 @@
 use half::bf16;
 
 use super::BackendError;
+use crate::control::Control;
+use crate::error::Result;
 use crate::tensor::{Blob, DType, Matrix, Scales, Vector};
 
 /// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
-pub(crate) fn to_f32(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Result<Vec<f32>, BackendError> {
-    let bytes = read(tensor, dtype, data, len)?;
+pub(crate) fn to_f32(
+    tensor: &str,
+    dtype: DType,
+    data: &Blob,
+    len: usize,
+    control: &Control,
+) -> Result<Vec<f32>> {
+    let bytes = read(tensor, dtype, data, len, control)?;
     Ok(match dtype {
         DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         DType::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
@@ -15,10 +23,29 @@ pub(crate) fn to_f32(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Res
     })
 }
 
+/// Bytes read between two looks at whether to go on.
+const BLOCK: usize = 32 << 20;
+
 /// The bytes of `len` elements, and nothing else.
-pub(crate) fn read(tensor: &str, dtype: DType, data: &Blob, len: usize) -> Result<Vec<u8>, BackendError> {
+pub(crate) fn read(
+    tensor: &str,
+    dtype: DType,
+    data: &Blob,
+    len: usize,
+    control: &Control,
+) -> Result<Vec<u8>> {
     check_size(tensor, dtype, data, len)?;
-    data.to_vec().map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })
+    let total = len * dtype.size() as usize;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
+    while bytes.len() < total {
+        control.check()?;
+        let start = bytes.len();
+        bytes.resize(total.min(start + BLOCK), 0);
+        data.read_at(start as u64, &mut bytes[start..])
+            .map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })?;
+    }
+    Ok(bytes)
 }
 
 /// Refuses data that are not `len` elements.
@@ -31,23 +58,31 @@ pub(crate) fn check_size(tensor: &str, dtype: DType, data: &Blob, len: usize) ->
     }
 }
 
-/// A norm's scale.
-pub(crate) fn vector(vector: &Vector) -> Result<Vec<f32>, BackendError> {
-    let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len)?;
-    finite(&vector.name, "element", values)
+/// A norm's scale, all finite.
+pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
+    let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len, control)?;
+    check_finite(&vector.name, "element", values.iter().copied())?;
+    Ok(values)
 }
 
 /// The scales of an int8 matrix, all finite.
-pub(crate) fn scales(matrix: &Matrix, scales: &Scales) -> Result<Vec<f32>, BackendError> {
-    let values = to_f32(&matrix.name, DType::BF16, &scales.data, scales.groups * matrix.outputs)?;
-    finite(&matrix.name, "scale", values)
+pub(crate) fn scales(matrix: &Matrix, scales: &Scales, control: &Control) -> Result<Vec<f32>> {
+    let len = scales.groups * matrix.outputs;
+    let values = to_f32(&matrix.name, DType::BF16, &scales.data, len, control)?;
+    check_finite(&matrix.name, "scale", values.iter().copied())?;
+    Ok(values)
 }
 
-fn finite(tensor: &str, what: &'static str, values: Vec<f32>) -> Result<Vec<f32>, BackendError> {
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(values),
-        Some(index) => {
-            Err(BackendError::NotFinite { tensor: tensor.to_owned(), what, index, found: values[index] })
+/// Refuses a NaN or an infinity.
+pub(crate) fn check_finite(
+    tensor: &str,
+    what: &'static str,
+    values: impl Iterator<Item = f32>,
+) -> Result<(), BackendError> {
+    match values.enumerate().find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some((index, found)) => {
+            Err(BackendError::NotFinite { tensor: tensor.to_owned(), what, index, found })
         }
     }
 }

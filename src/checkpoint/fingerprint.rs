@@ -1,27 +1,27 @@
 //! Which model this is, in 128 bits. Uses `checkpoint`'s views.
 
-use std::io;
-
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Checkpoint, Layer};
+use super::{Checkpoint, CheckpointError};
+use crate::config::ModelConfig;
+use crate::control::Control;
+use crate::error::Result;
 use crate::tensor::{Blob, Matrix, Vector};
-
-/// Bytes looked at in each place.
-const SAMPLE: u64 = 64;
+use crate::weights::Layer;
 
 impl Checkpoint {
     /// A hash of the hyperparameters, of every weight's name, type and shape, and of a few bytes of each: tells models apart
     /// without reading them. Not a protection against forgery.
     ///
     /// # Errors
-    /// The sampled bytes could not be read.
-    pub fn fingerprint(&self) -> io::Result<u128> {
+    /// The sampled bytes could not be read; [`Cancelled`](crate::Cancelled).
+    pub fn fingerprint(&self, control: &Control) -> Result<u128> {
         let mut hash = Xxh3::new();
-        hash.update(format!("{:?}", self.config).as_bytes());
+        add_config(&mut hash, &self.config);
         add_matrix(&mut hash, &self.head.embedding)?;
         add_vector(&mut hash, &self.head.norm)?;
         for layer in &self.layers {
+            control.check()?;
             let Layer { attention_norm, post_attention_norm, moe_norm, post_moe_norm, .. } = layer;
             for norm in [attention_norm, post_attention_norm, moe_norm, post_moe_norm] {
                 add_vector(&mut hash, norm)?;
@@ -35,29 +35,56 @@ impl Checkpoint {
     }
 }
 
-fn add_vector(hash: &mut Xxh3, vector: &Vector) -> io::Result<()> {
+/// Value by value, so that a field added later leaves the fingerprints of models without it as they are.
+fn add_config(hash: &mut Xxh3, config: &ModelConfig) {
+    let sizes = [
+        config.layers,
+        config.width,
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+        config.experts,
+        config.selected_experts,
+        config.ffn_width,
+        config.vocab,
+    ];
+    for size in sizes {
+        hash.update(&(size as u64).to_le_bytes());
+    }
+    let numbers = [
+        config.embedding_scale,
+        config.output_scale,
+        config.attention_scale,
+        config.attention_cap.unwrap_or(0.0),
+        config.router_cap.unwrap_or(0.0),
+        config.output_cap.unwrap_or(0.0),
+        config.norm_epsilon,
+        config.rope_base,
+        f32::from(u8::from(config.renormalise_gates)),
+    ];
+    for number in numbers {
+        hash.update(&number.to_le_bytes());
+    }
+}
+
+fn add_vector(hash: &mut Xxh3, vector: &Vector) -> Result<()> {
     hash.update(format!("{} {} {}", vector.name, vector.dtype, vector.len).as_bytes());
-    add_sample(hash, &vector.data)
+    add_sample(hash, &vector.name, &vector.data)
 }
 
-fn add_matrix(hash: &mut Xxh3, matrix: &Matrix) -> io::Result<()> {
-    let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
+fn add_matrix(hash: &mut Xxh3, matrix: &Matrix) -> Result<()> {
+    let Matrix { name, dtype, layout, inputs, outputs, data, .. } = matrix;
     hash.update(format!("{name} {dtype} {layout:?} {inputs} {outputs}").as_bytes());
-    add_sample(hash, data)?;
-    match scales {
-        Some(scales) => add_sample(hash, &scales.data),
-        None => Ok(()),
-    }
+    add_sample(hash, name, data)
 }
 
-/// The first bytes and those in the middle.
-fn add_sample(hash: &mut Xxh3, data: &Blob) -> io::Result<()> {
-    let len = data.len().min(SAMPLE);
-    let mut sample = [0; SAMPLE as usize];
+/// The bytes in the middle.
+fn add_sample(hash: &mut Xxh3, name: &str, data: &Blob) -> Result<()> {
+    let mut sample = [0; 64];
+    let len = data.len().min(sample.len() as u64);
     let sample = &mut sample[..len as usize];
-    for offset in [0, (data.len() - len) / 2] {
-        data.read_at(offset, sample)?;
-        hash.update(sample);
-    }
+    data.read_at((data.len() - len) / 2, sample)
+        .map_err(|source| CheckpointError::Read { path: name.to_owned(), source })?;
+    hash.update(sample);
     Ok(())
 }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use super::pickle::{self, Array, Content};
 use super::sentencepiece;
-use super::{Checkpoint, CheckpointError, Format, Head, Layer, TensorInfo};
+use super::{Checkpoint, CheckpointError, Format, TensorInfo};
 use crate::config::ModelConfig;
 use crate::source::{Folder, Source};
 use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 use crate::vocab::Vocabulary;
+use crate::weights::{Head, Layer};
 
 /// Modules of a layer in file order, and so in the order [`Expected::layer`] takes them apart.
 const MODULES: [&str; 12] = [

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::ModelError;
 use super::kv::{Growth, KvPool, KvSequence};
 use super::runner::Runner;
-use crate::backend::{Batch, KvPart, Observer, PAGE, PageId, Row, Sequence};
+use crate::backend::{Batch, KvPart, Observer, PAGE, PageId, Row, Sequence, grow};
 use crate::config::ModelConfig;
 use crate::control::{Cancelled, Control, Task};
 use crate::error::Result;
@@ -45,15 +46,38 @@ pub(crate) struct Parts<'a> {
 pub(crate) trait Job {
     fn parts(&mut self) -> Parts<'_>;
 
-    /// The whole run succeeded: what was put into [`Output::Last`] counts, and the tokens are part of the sequence.
+    /// The whole run succeeded: the tokens are part of the sequence, and what was put into [`Output::Last`] counts.
     fn commit(&mut self);
+
+    /// The run failed: everything is to be as before it.
+    fn roll_back(&mut self);
+}
+
+/// Jobs that are rolled back unless the run succeeds: also when a callback of the host panics.
+struct Attempt<'a, J: Job> {
+    jobs: &'a mut [J],
+    succeeded: bool,
+}
+
+impl<J: Job> Drop for Attempt<'_, J> {
+    fn drop(&mut self) {
+        for job in self.jobs.iter_mut() {
+            if self.succeeded {
+                job.commit();
+            } else {
+                job.roll_back();
+            }
+        }
+    }
 }
 
 /// A loaded model and the one place where it is run.
 pub(crate) struct Engine {
     config: ModelConfig,
     batch_rows: usize,
-    busy: Mutex<bool>,
+    device: String,
+    /// The thread whose turn it is.
+    turn: Mutex<Option<ThreadId>>,
     freed: Condvar,
     work: Mutex<Work>,
 }
@@ -89,13 +113,14 @@ struct Turn<'a>(&'a Engine);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.freed.notify_one();
     }
 }
 
 impl Engine {
     pub(crate) fn new(config: ModelConfig, batch_rows: usize, runner: Box<dyn Runner>) -> Self {
+        let device = runner.name();
         let work = Work {
             runner,
             rows: Vec::new(),
@@ -105,18 +130,29 @@ impl Engine {
             output_rows: Vec::new(),
             output: Vec::new(),
         };
-        Self { config, batch_rows, busy: Mutex::new(false), freed: Condvar::new(), work: Mutex::new(work) }
+        Self {
+            config,
+            batch_rows,
+            device,
+            turn: Mutex::default(),
+            freed: Condvar::new(),
+            work: Mutex::new(work),
+        }
     }
 
     /// Waits for the turn, at most until cancelled.
     fn turn(&self, control: &Control) -> Result<Turn<'_>> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while *busy {
+        let me = std::thread::current().id();
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(holder) = *turn {
+            if holder == me {
+                return Err(ModelError::Reentrant.into());
+            }
             control.check()?;
-            let wait = self.freed.wait_timeout(busy, Duration::from_millis(10));
-            busy = wait.unwrap_or_else(PoisonError::into_inner).0;
+            let wait = self.freed.wait_timeout(turn, Duration::from_millis(10));
+            turn = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
-        *busy = true;
+        *turn = Some(me);
         Ok(Turn(self))
     }
 
@@ -126,8 +162,8 @@ impl Engine {
     }
 
     /// What computes.
-    pub(crate) fn device(&self) -> String {
-        self.work().runner.name()
+    pub(crate) fn device(&self) -> &str {
+        &self.device
     }
 
     /// Runs all jobs; on error no sequence has moved.
@@ -138,23 +174,17 @@ impl Engine {
         control: &Control,
         observer: Option<&mut dyn Observer>,
     ) -> Result<()> {
-        for (entry, job) in jobs.iter_mut().enumerate() {
+        let mut attempt = Attempt { jobs, succeeded: false };
+        for (entry, job) in attempt.jobs.iter_mut().enumerate() {
             self.check(pool, entry, &job.parts())?;
         }
         control.check()?;
         let _turn = self.turn(control)?;
         let mut work = self.work();
-        let result = work.reserve(jobs).and_then(|()| work.run(self, jobs, control, observer));
-        for job in jobs {
-            let parts = job.parts();
-            if result.is_ok() {
-                parts.kv.commit(parts.tokens.len());
-                job.commit();
-            } else {
-                parts.kv.truncate(parts.kv.len());
-            }
-        }
-        result
+        work.reserve(attempt.jobs)?;
+        work.run(self, attempt.jobs, control, observer)?;
+        attempt.succeeded = true;
+        Ok(())
     }
 
     fn check(&self, pool: &std::sync::Arc<KvPool>, entry: usize, job: &Parts<'_>) -> Result<(), ModelError> {
@@ -176,7 +206,7 @@ impl Engine {
     }
 
     /// Visits keys and values of all positions of a sequence, in the canonical order `[layer, key then value, position, kv head,
-    /// dim]`, some positions at a time.
+    /// dim]`, some positions at a time. Others may run between two visits.
     pub(crate) fn read_kv(
         &self,
         kv: &KvSequence,
@@ -184,18 +214,16 @@ impl Engine {
         control: &Control,
         each: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.turn(control)?;
-        let work = self.work();
         let position_bytes = self.config.kv_width() * value_bytes;
         let mut buffer = vec![0; PAGE * position_bytes];
-        for layer in 0..self.config.layers {
-            for part in [KvPart::Key, KvPart::Value] {
+        for (layer, part) in self.kv_parts() {
+            for (index, &page) in kv.pages().iter().enumerate() {
+                let positions = PAGE.min(kv.len().saturating_sub(index * PAGE));
                 control.check()?;
-                for (index, &page) in kv.pages().iter().enumerate() {
-                    let positions = PAGE.min(kv.len().saturating_sub(index * PAGE));
-                    work.runner.read_page(page, layer, part, &mut buffer)?;
-                    each(&buffer[..positions * position_bytes])?;
-                }
+                let turn = self.turn(control)?;
+                self.work().runner.read_page(page, layer, part, &mut buffer)?;
+                drop(turn);
+                each(&buffer[..positions * position_bytes])?;
             }
         }
         Ok(())
@@ -210,22 +238,34 @@ impl Engine {
         control: &Control,
         next: &mut dyn FnMut(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.turn(control)?;
-        let mut work = self.work();
-        work.grow(kv, len)?;
+        let turn = self.turn(control)?;
+        self.work().grow(0, kv, len)?;
+        drop(turn);
         let position_bytes = self.config.kv_width() * value_bytes;
         let mut buffer = vec![0; PAGE * position_bytes];
-        for layer in 0..self.config.layers {
-            for part in [KvPart::Key, KvPart::Value] {
+        for (layer, part) in self.kv_parts() {
+            for (index, &page) in kv.pages().iter().enumerate() {
+                let positions = PAGE.min(len.saturating_sub(index * PAGE));
                 control.check()?;
-                for (index, &page) in kv.pages().iter().enumerate() {
-                    let positions = PAGE.min(len.saturating_sub(index * PAGE));
-                    next(&mut buffer[..positions * position_bytes])?;
-                    work.runner.write_page(page, layer, part, &buffer)?;
-                }
+                next(&mut buffer[..positions * position_bytes])?;
+                let _turn = self.turn(control)?;
+                self.work().runner.write_page(page, layer, part, &buffer)?;
             }
         }
         kv.commit(len);
+        Ok(())
+    }
+
+    fn kv_parts(&self) -> impl Iterator<Item = (usize, KvPart)> {
+        (0..self.config.layers).flat_map(|layer| [(layer, KvPart::Key), (layer, KvPart::Value)])
+    }
+
+    /// Gives the memory of unused pages back.
+    pub(crate) fn trim(&self, pool: &KvPool, control: &Control) -> Result<()> {
+        // Pages are taken only by those whose turn it is.
+        let _turn = self.turn(control)?;
+        let mut work = self.work();
+        pool.free().into_iter().for_each(|page| work.runner.free_page(page));
         Ok(())
     }
 }
@@ -233,15 +273,15 @@ impl Engine {
 impl Work {
     /// Makes every page that the jobs will write to.
     fn reserve<J: Job>(&mut self, jobs: &mut [J]) -> Result<()> {
-        jobs.iter_mut().try_for_each(|job| {
+        jobs.iter_mut().enumerate().try_for_each(|(entry, job)| {
             let parts = job.parts();
-            self.grow(parts.kv, parts.tokens.len())
+            self.grow(entry, parts.kv, parts.tokens.len())
         })
     }
 
     /// Makes pages for `tokens` more positions.
-    fn grow(&mut self, kv: &mut KvSequence, tokens: usize) -> Result<()> {
-        let growth = kv.grow(tokens)?;
+    fn grow(&mut self, entry: usize, kv: &mut KvSequence, tokens: usize) -> Result<()> {
+        let growth = kv.grow(entry, tokens)?;
         let made = self.make(kv, &growth);
         kv.settle(growth, made.is_ok());
         made
@@ -273,7 +313,7 @@ impl Work {
         while next.job < jobs.len() {
             next = self.fill(engine.batch_rows, jobs, next);
             let Self { runner, rows, sequences, pages, .. } = self;
-            let batch = Batch { rows, sequences, pages, control };
+            let batch = Batch::new(rows, sequences, pages, control)?;
             let step = rows.len() as u64;
             // Not `map`: the borrow must be a new one for each batch.
             let watching: Option<&mut dyn Observer> = match &mut observer {
@@ -330,7 +370,7 @@ impl Work {
     /// Computes the wanted outputs of the batch and hands them over.
     fn deliver<J: Job>(&mut self, config: &ModelConfig, jobs: &mut [J], control: &Control) -> Result<()> {
         let Self { runner, rows, sequences, pages, wanted, output_rows, output, .. } = self;
-        let batch = Batch { rows, sequences, pages, control };
+        let batch = Batch::new(rows, sequences, pages, control)?;
         for group in wanted.chunk_by(|a, b| a.1.hidden == b.1.hidden) {
             for block in group.chunks(HEAD_ROWS) {
                 control.check()?;
@@ -338,10 +378,10 @@ impl Work {
                 output_rows.extend(block.iter().map(|(row, _)| row));
                 let hidden = block[0].1.hidden;
                 let width = if hidden { config.width } else { config.vocab };
-                output.resize(output.len().max(block.len() * width), 0.0);
+                grow(output, block.len() * width, "logits")?;
                 let values = &mut output[..block.len() * width];
                 if hidden {
-                    runner.normed(output_rows, values)?;
+                    runner.normed(&batch, output_rows, values)?;
                 } else {
                     runner.head(&batch, output_rows, values)?;
                 }

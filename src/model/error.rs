@@ -42,9 +42,11 @@ pub enum ModelError {
     },
     /// More KV pages than the model may use.
     #[error(
-        "KV pages: {needed} needed, {available} free of {limit}; free or truncate a session, or raise the limit"
+        "entry {entry}: {needed} KV pages needed, {available} free of {limit}; free or truncate a session, or raise the limit"
     )]
     KvFull {
+        /// Index of the entry.
+        entry: usize,
         /// Pages that were needed.
         needed: usize,
         /// Pages that were free.
@@ -62,6 +64,11 @@ pub enum ModelError {
         /// Positions the model was trained for.
         trained: usize,
     },
+    /// A callback of a run called into the model that was running.
+    #[error(
+        "the model is running: a callback of a run must not run, save or restore sessions of the same model"
+    )]
+    Reentrant,
     /// A text function of a model without a tokenizer.
     #[error("the model has no tokenizer; give one with ModelOptions::tokenizer")]
     NoTokenizer,
@@ -73,9 +80,6 @@ pub enum ModelError {
         /// Tokens of the model.
         model: usize,
     },
-    /// The weights could not be sampled for their fingerprint.
-    #[error("cannot read weights for the model's fingerprint")]
-    Fingerprint(#[source] std::io::Error),
     /// The tokenizer that was given could not be read.
     #[error("cannot read tokenizer {path}")]
     Tokenizer {
@@ -102,8 +106,7 @@ impl Classify for ModelError {
         match self {
             Self::ContextFull { .. } => ErrorKind::Outcome(Outcome::ContextFull),
             Self::KvFull { .. } => ErrorKind::Outcome(Outcome::KvFull),
-            Self::Vocabulary { .. } => ErrorKind::Format,
-            Self::Fingerprint(_) | Self::Tokenizer { .. } => ErrorKind::Resource,
+            Self::Vocabulary { .. } | Self::Tokenizer { .. } => ErrorKind::Format,
             _ => ErrorKind::Argument,
         }
     }

@@ -30,6 +30,11 @@ impl KvPool {
         state.users.len() - state.free.len()
     }
 
+    /// Pages that were used and are free now.
+    pub(crate) fn free(&self) -> Vec<PageId> {
+        self.state().free.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, PoolState> {
         // No code that could panic runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,12 +124,13 @@ impl KvSequence {
     }
 
     /// Makes pages for `tokens` more positions; a partly written last page becomes the sequence's own.
-    pub(crate) fn grow(&mut self, tokens: usize) -> Result<Growth, ModelError> {
+    pub(crate) fn grow(&mut self, entry: usize, tokens: usize) -> Result<Growth, ModelError> {
         let before = self.pages.len();
         let shared = !self.len.is_multiple_of(PAGE) && self.pool.is_shared(self.pages[self.len / PAGE]);
         let needed = (self.len + tokens).div_ceil(PAGE).saturating_sub(before);
         self.pool.take(needed + usize::from(shared), &mut self.pages).map_err(|available| {
-            ModelError::KvFull { needed: needed + usize::from(shared), available, limit: self.pool.limit }
+            let (needed, limit) = (needed + usize::from(shared), self.pool.limit);
+            ModelError::KvFull { entry, needed, available, limit }
         })?;
         let mut growth = Growth { new: before..before + needed, copy: None };
         if shared && let Some(own) = self.pages.pop() {
@@ -180,7 +186,7 @@ mod tests {
 
     fn grown(pool: &Arc<KvPool>, tokens: usize) -> KvSequence {
         let mut sequence = KvSequence::new(Arc::clone(pool));
-        sequence.grow(tokens).unwrap();
+        sequence.grow(0, tokens).unwrap();
         sequence.commit(tokens);
         sequence
     }
@@ -201,10 +207,10 @@ mod tests {
         let pool = KvPool::new(2);
         let mut sequence = grown(&pool, 65);
         let pages = sequence.pages().to_vec();
-        let error = sequence.grow(64).unwrap_err();
+        let error = sequence.grow(0, 64).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "KV pages: 1 needed, 0 free of 2; free or truncate a session, or raise the limit"
+            "entry 0: 1 KV pages needed, 0 free of 2; free or truncate a session, or raise the limit"
         );
         assert_eq!(sequence.pages(), pages);
         assert_eq!(sequence.len(), 65);
@@ -216,7 +222,7 @@ mod tests {
         let original = grown(&pool, 100);
         let mut fork = original.fork();
         assert_eq!(pool.used(), 2);
-        let growth = fork.grow(1).unwrap();
+        let growth = fork.grow(0, 1).unwrap();
         let copy = growth.copy.as_ref().unwrap();
         assert_eq!(copy.from, original.pages()[1]);
         assert_eq!(copy.to, fork.pages()[1]);
@@ -232,7 +238,7 @@ mod tests {
         let pool = KvPool::new(9);
         let original = grown(&pool, 100);
         let mut fork = original.fork();
-        let growth = fork.grow(1).unwrap();
+        let growth = fork.grow(0, 1).unwrap();
         fork.settle(growth, false);
         assert_eq!(fork.pages(), original.pages());
         assert_eq!(pool.used(), 2);
@@ -243,7 +249,7 @@ mod tests {
         let pool = KvPool::new(9);
         let original = grown(&pool, 64);
         let mut fork = original.fork();
-        assert!(fork.grow(1).unwrap().copy.is_none());
+        assert!(fork.grow(0, 1).unwrap().copy.is_none());
         assert_eq!(pool.used(), 2);
     }
 }

@@ -30,6 +30,7 @@ pub use self::options::ModelOptions;
 
 /// Tokens per batch unless the options say otherwise.
 const BATCH_ROWS: usize = 512;
+const MAX_BATCH_ROWS: usize = 1 << 16;
 
 /// A loaded model. Immutable and shared: a clone is one more reference, and sessions keep their model alive.
 ///
@@ -69,7 +70,7 @@ impl Model {
         Self::load(checkpoint, options, control)
     }
 
-    /// Loads an opened checkpoint on the processor.
+    /// Loads an opened checkpoint on the processor. The tokenizer is the checkpoint's.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
@@ -88,17 +89,18 @@ impl Model {
     /// As [`open_with`](Self::open_with).
     pub fn load_on(
         backend: impl Backend,
-        checkpoint: Checkpoint,
+        mut checkpoint: Checkpoint,
         options: ModelOptions,
         control: &Control,
     ) -> Result<Self> {
         let batch_rows = options.batch_rows.unwrap_or(BATCH_ROWS);
-        if batch_rows == 0 {
-            let (option, expected) = ("batch_rows", "at least 1");
+        if !(1..=MAX_BATCH_ROWS).contains(&batch_rows) {
+            let (option, expected) = ("batch_rows", "1 to 65536");
             return Err(ModelError::Option { option, found: batch_rows, expected }.into());
         }
+        checkpoint.check()?;
         let config = checkpoint.config.clone();
-        let tokenizer = checkpoint.vocabulary.clone().map(Tokenizer::new).transpose()?.map(Arc::new);
+        let tokenizer = checkpoint.vocabulary.take().map(Tokenizer::new).transpose()?.map(Arc::new);
         if let Some(tokenizer) = tokenizer.as_deref().filter(|tokenizer| tokenizer.len() != config.vocab) {
             return Err(ModelError::Vocabulary { tokenizer: tokenizer.len(), model: config.vocab }.into());
         }
@@ -123,7 +125,7 @@ impl Model {
         &self.0.checkpoint.config
     }
 
-    /// What was opened: format, location, tensors.
+    /// What was opened: format, location, tensors. Its vocabulary has become the [`tokenizer`](Self::tokenizer).
     #[must_use]
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.0.checkpoint
@@ -143,6 +145,14 @@ impl Model {
         self.0.kv_type
     }
 
+    /// Gives the memory of KV pages that no session uses back to the operating system. Otherwise it is kept for the next session.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::Cancelled), while waiting for a run to end.
+    pub fn trim(&self, control: &Control) -> Result<()> {
+        self.0.engine.trim(&self.0.pool, control)
+    }
+
     /// Bytes of keys and values that sessions hold at present.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
@@ -151,16 +161,16 @@ impl Model {
 
     /// What computes, for people: `cpu (avx512, 2 threads)`.
     #[must_use]
-    pub fn device(&self) -> String {
+    pub fn device(&self) -> &str {
         self.0.engine.device()
     }
 
     /// The checkpoint's [fingerprint](Checkpoint::fingerprint), computed once.
-    pub(crate) fn fingerprint(&self) -> Result<u128> {
+    pub(crate) fn fingerprint(&self, control: &Control) -> Result<u128> {
         if let Some(fingerprint) = self.0.fingerprint.get() {
             return Ok(*fingerprint);
         }
-        let fingerprint = self.0.checkpoint.fingerprint().map_err(ModelError::Fingerprint)?;
+        let fingerprint = self.0.checkpoint.fingerprint(control)?;
         Ok(*self.0.fingerprint.get_or_init(|| fingerprint))
     }
 

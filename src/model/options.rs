@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::cpu::WeightStorage;
-use crate::backend::{KvType, Precision};
+use crate::backend::{KvType, Precision, WeightStorage};
 use crate::threads::Pool;
 
 /// How a model is opened; the default is right for most.

@@ -9,6 +9,7 @@ use crate::error::Result;
 pub(crate) trait Runner: Send {
     fn name(&self) -> String;
     fn allocate_page(&mut self, page: PageId) -> Result<()>;
+    fn free_page(&mut self, page: PageId);
     fn copy_page(&mut self, from: PageId, to: PageId) -> Result<()>;
     fn read_page(&self, page: PageId, layer: usize, part: KvPart, out: &mut [u8]) -> Result<()>;
     fn write_page(&mut self, page: PageId, layer: usize, part: KvPart, values: &[u8]) -> Result<()>;
@@ -25,7 +26,7 @@ pub(crate) trait Runner: Send {
     fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()>;
 
     /// Normed hidden states of some rows of the last batch.
-    fn normed(&mut self, rows: &[u32], out: &mut [f32]) -> Result<()>;
+    fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()>;
 }
 
 /// Everything on one device.
@@ -43,13 +44,13 @@ impl<B: Backend> OneDevice<B> {
             (checkpoint.head.bytes(), checkpoint.layers.iter().map(|l| l.bytes()));
         let total = head_bytes + layer_bytes.sum::<u64>();
         control.check()?;
-        let head = backend.load_head(&checkpoint.head)?;
+        let head = backend.load_head(&checkpoint.head, control)?;
         let mut done = head_bytes;
         control.report(Task::Load, done, total);
         let mut layers = Vec::with_capacity(checkpoint.layers.len());
         for layer in &checkpoint.layers {
             control.check()?;
-            layers.push(backend.load_layer(layer)?);
+            layers.push(backend.load_layer(layer, control)?);
             done += layer.bytes();
             control.report(Task::Load, done, total);
         }
@@ -65,6 +66,10 @@ impl<B: Backend> Runner for OneDevice<B> {
 
     fn allocate_page(&mut self, page: PageId) -> Result<()> {
         self.backend.allocate_page(&mut self.cache, page)
+    }
+
+    fn free_page(&mut self, page: PageId) {
+        self.backend.free_page(&mut self.cache, page);
     }
 
     fn copy_page(&mut self, from: PageId, to: PageId) -> Result<()> {
@@ -97,7 +102,7 @@ impl<B: Backend> Runner for OneDevice<B> {
         self.backend.head(&self.head, batch, rows, &mut self.scratch, logits)
     }
 
-    fn normed(&mut self, rows: &[u32], out: &mut [f32]) -> Result<()> {
-        self.backend.normed(&self.head, rows, &self.scratch, out)
+    fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        self.backend.normed(&self.head, batch, rows, &mut self.scratch, out)
     }
 }

@@ -146,10 +146,10 @@ impl Generation {
         if self.finish.is_some() {
             return Ok(None);
         }
+        let logits = session.logits().ok_or(SessionError::NoLogits)?;
         if self.stream.is_none() {
             self.stream = self.open_stream(session)?;
         }
-        let logits = session.logits().ok_or(SessionError::NoLogits)?;
         let sampled = sampler.sample(logits, session.tokens())?;
         self.tokens += 1;
         let mut text = String::new();

@@ -160,8 +160,8 @@ impl Session {
         Ok(&self.logits)
     }
 
-    /// Runs `tokens` and returns the natural logarithm of each one's probability after all that came before it; `None` for a
-    /// first token with nothing before it.
+    /// Runs `tokens` and returns the natural logarithm of each one's probability after all that came before it. The first one's is
+    /// `None` unless the session has [`logits`](Self::logits), or tokens that wait, to predict it from.
     ///
     /// # Errors
     /// As [`Model::run`].

@@ -61,10 +61,17 @@ impl Job for Entry<'_> {
 
     fn commit(&mut self) {
         let session = &mut *self.session;
+        session.kv.commit(session.tokens.len() - session.kv.len());
         session.has_logits = matches!(self.want, Want::Last | Want::All(_));
         if session.has_logits {
             std::mem::swap(&mut session.logits, &mut session.staged);
         }
+    }
+
+    fn roll_back(&mut self) {
+        let session = &mut *self.session;
+        session.tokens.truncate(session.tokens.len() - self.tokens.len());
+        session.kv.truncate(session.kv.len());
     }
 }
 
@@ -72,7 +79,8 @@ impl Model {
     /// Runs tokens of any number of sessions together: prompts, single tokens and verification of drafts alike.
     ///
     /// All or nothing: room for every entry is found first, and after an error, a cancellation included, every session is as it
-    /// was. Calls from several threads take turns; one that waits can be cancelled too.
+    /// was. Calls from several threads take turns; one that waits can be cancelled too. Sinks, observers and progress callbacks run
+    /// within the turn: they must not run, save or restore sessions of the same model.
     ///
     /// ```
     /// use grok1::{Control, Entry, Model};
@@ -115,14 +123,7 @@ impl Model {
         for entry in entries.iter_mut() {
             entry.session.tokens.extend_from_slice(entry.tokens);
         }
-        let result = self.engine().run(self.kv_pool(), entries, control, observer);
-        if result.is_err() {
-            for entry in entries.iter_mut() {
-                let before = entry.session.tokens.len() - entry.tokens.len();
-                entry.session.tokens.truncate(before);
-            }
-        }
-        result
+        self.engine().run(self.kv_pool(), entries, control, observer)
     }
 }
 

@@ -47,7 +47,7 @@ impl Session {
         out.put(&MAGIC)?;
         out.put(&VERSION.to_le_bytes())?;
         out.put(&kv_code(kv_type).to_le_bytes())?;
-        out.put(&self.model.fingerprint()?.to_le_bytes())?;
+        out.put(&self.model.fingerprint(control)?.to_le_bytes())?;
         for count in [self.context, self.tokens.len(), self.position(), logits.len(), sampler.len()] {
             out.put(&(count as u64).to_le_bytes())?;
         }
@@ -68,34 +68,42 @@ impl Session {
 impl Model {
     /// Reads a session, and its sampler's state if one was saved, that [`Session::save`] wrote from the same model.
     ///
-    /// The sampler comes without the host's filter. Makes many small reads: give a buffered reader.
+    /// The context is that of `options` or, without one there, the saved session's. The sampler comes without the host's filter.
+    /// Makes many small reads: give a buffered reader.
     ///
     /// # Errors
-    /// [`SessionError`] for bytes that are truncated, changed, of another model or of another KV type; no KV pages left;
+    /// [`SessionError`] for bytes that are truncated, changed, of another model or of another KV type; a context that is too
+    /// short for what was saved, or longer than the model was trained for without the option that allows it; no KV pages left;
     /// [`Cancelled`](crate::Cancelled).
-    pub fn restore(&self, input: &mut dyn Read, control: &Control) -> Result<(Session, Option<Sampler>)> {
+    pub fn restore(
+        &self,
+        input: &mut dyn Read,
+        options: &SessionOptions,
+        control: &Control,
+    ) -> Result<(Session, Option<Sampler>)> {
         let mut input = Reader { input, hash: Xxh3::new() };
         expect("magic", input.get()?, MAGIC)?;
         expect("version", u32::from_le_bytes(input.get()?), VERSION)?;
         let kv_type = self.kv_type();
         expect("KV type", u32::from_le_bytes(input.get()?), kv_code(kv_type))?;
-        let (found, expected) = (u128::from_le_bytes(input.get()?), self.fingerprint()?);
+        let (found, expected) = (u128::from_le_bytes(input.get()?), self.fingerprint(control)?);
         if found != expected {
             return Err(SessionError::OtherModel { found, expected }.into());
         }
         let vocab = self.config().vocab as u64;
-        let context = input.count("context", 1 << 31)?;
+        let saved = input.count("context", 1 << 31)?;
+        let context = options.context.map_or(saved, |context| context as u64);
         // Tokens that wait may be more than the context has room for: that is checked when they run.
         let tokens = input.count("number of tokens", 1 << 32)?;
         let position = input.count("position", context.min(tokens))?;
         let logits = input.count("number of logits", vocab)?;
         if logits != 0 {
             expect("number of logits", logits, vocab)?;
+            expect("position of logits", position, tokens)?;
         }
         let sampler = input.count("size of the sampler", MAX_SAMPLER)?;
 
-        let options = SessionOptions::new().context(context as usize).beyond_trained_length(true);
-        let mut session = self.session_with(&options)?;
+        let mut session = self.session_with(&options.clone().context(context as usize))?;
         for _ in 0..tokens {
             let token = u32::from_le_bytes(input.get()?);
             if u64::from(token) >= vocab {

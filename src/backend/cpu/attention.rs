@@ -28,8 +28,8 @@ pub(crate) fn block_rows(config: &ModelConfig) -> usize {
 }
 
 /// Rows of one sequence at consecutive positions.
-pub(crate) struct Block<'a> {
-    pub(crate) pages: &'a [PageId],
+pub(crate) struct Block {
+    pub(crate) sequence: usize,
     pub(crate) rows: Range<usize>,
     /// Position of the first row.
     pub(crate) position: usize,
@@ -66,28 +66,28 @@ impl Attention<'_> {
     ///
     /// # Safety
     /// Nobody else may use those heads of those rows of `attended` meanwhile.
-    pub(crate) unsafe fn run(&self, block: &Block<'_>, kv_head: usize) {
-        LOCAL.with_borrow_mut(|local| {
-            match self.cache.kv {
-                KvType::F32 => self.spans::<F32>(block, kv_head, local),
-                KvType::BF16 => self.spans::<BF16>(block, kv_head, local),
+    pub(crate) unsafe fn run(&self, block: &Block, pages: &[PageId], kv_head: usize) {
+        let mut local = LOCAL.take();
+        match self.cache.kv {
+            KvType::F32 => self.spans::<F32>(block, pages, kv_head, &mut local),
+            KvType::BF16 => self.spans::<BF16>(block, pages, kv_head, &mut local),
+        }
+        let dim = self.config.head_dim;
+        for (vector, &index) in local.index.iter().enumerate() {
+            let start = index as usize * dim;
+            // SAFETY: the caller's promise.
+            let attended = unsafe { self.attended.slice(start..start + dim) };
+            let x = &local.out[vector * dim..][..dim];
+            let factor = 1.0 / local.merged[vector].1;
+            self.isa.run(Scale { x, factor, out: attended, add: false });
+            if self.round {
+                self.isa.run(RoundBf16(attended));
             }
-            let dim = self.config.head_dim;
-            for (vector, &index) in local.index.iter().enumerate() {
-                let start = index as usize * dim;
-                // SAFETY: the caller's promise.
-                let attended = unsafe { self.attended.slice(start..start + dim) };
-                let x = &local.out[vector * dim..][..dim];
-                let factor = 1.0 / local.merged[vector].1;
-                self.isa.run(Scale { x, factor, out: attended, add: false });
-                if self.round {
-                    self.isa.run(RoundBf16(attended));
-                }
-            }
-        });
+        }
+        LOCAL.set(local);
     }
 
-    fn spans<E: Element>(&self, block: &Block<'_>, kv_head: usize, local: &mut Local) {
+    fn spans<E: Element>(&self, block: &Block, pages: &[PageId], kv_head: usize, local: &mut Local) {
         let group = self.config.heads / self.config.kv_heads;
         let vectors = block.rows.len() * group;
         let dim = self.config.head_dim;
@@ -107,7 +107,7 @@ impl Attention<'_> {
         let end = block.position + block.rows.len();
         for first in (0..end).step_by(SPAN) {
             let last = end.min(first + SPAN);
-            self.scores::<E>(block, kv_head, first..last, local);
+            self.scores::<E>(pages, kv_head, first..last, local);
             local.span.fill(0.0);
             for vector in 0..vectors {
                 // Positions that the vector's row may see.
@@ -122,7 +122,7 @@ impl Attention<'_> {
                 }
                 local.merged.push(result);
             }
-            self.values::<E>(block, kv_head, first..last, local);
+            self.values::<E>(pages, kv_head, first..last, local);
             for vector in 0..vectors {
                 let (span_largest, span_sum) = local.merged[vectors + vector];
                 let (largest, sum) = local.merged[vector];
@@ -144,14 +144,14 @@ impl Attention<'_> {
     /// `scores[vector, position] = query · key`.
     fn scores<E: Element>(
         &self,
-        block: &Block<'_>,
+        pages: &[PageId],
         kv_head: usize,
         positions: Range<usize>,
         local: &mut Local,
     ) {
         let dim = self.config.head_dim;
         let x = Rows { data: self.query, stride: dim, index: &local.index };
-        for (offset, count, keys) in self.pages(block, kv_head, positions, KvPart::Key) {
+        for (offset, count, keys) in self.pages(pages, kv_head, positions, KvPart::Key) {
             let buffer = Shared::new(&mut local.scores[offset..]);
             let out = Out::rows(&buffer, 0, SPAN);
             // SAFETY: the buffer is this thread's own.
@@ -162,7 +162,7 @@ impl Attention<'_> {
     /// `span[vector] += scores[vector, position] * value`.
     fn values<E: Element>(
         &self,
-        block: &Block<'_>,
+        pages: &[PageId],
         kv_head: usize,
         positions: Range<usize>,
         local: &mut Local,
@@ -170,7 +170,7 @@ impl Attention<'_> {
         let dim = self.config.head_dim;
         let buffer = Shared::new(&mut local.span);
         let out = Out::rows(&buffer, 0, dim);
-        for (offset, count, values) in self.pages(block, kv_head, positions, KvPart::Value) {
+        for (offset, count, values) in self.pages(pages, kv_head, positions, KvPart::Value) {
             let x = Rows { data: &local.scores[offset..], stride: SPAN, index: &local.order };
             // SAFETY: the buffer is this thread's own.
             self.isa.run(unsafe { InOut::<E>::new(x, values, [count, dim], 0..dim, Epilogue::Added, out) });
@@ -180,7 +180,7 @@ impl Attention<'_> {
     /// The pages of a span: offset within the span, number of positions, and their keys or values.
     fn pages<'a>(
         &'a self,
-        block: &'a Block<'_>,
+        pages: &'a [PageId],
         kv_head: usize,
         positions: Range<usize>,
         part: KvPart,
@@ -189,7 +189,7 @@ impl Attention<'_> {
         positions.clone().step_by(PAGE).map(move |position| {
             let count = PAGE.min(positions.end - position);
             // Pages were allocated before the batch began; a missing one would fail the kernels' checks.
-            let page = self.cache.page(block.pages[position / PAGE]).unwrap_or_default();
+            let page = self.cache.page(pages[position / PAGE]).unwrap_or_default();
             (position - positions.start, count, &page[bytes.clone()])
         })
     }

@@ -34,6 +34,12 @@ impl Cache {
         values::grow(&mut self.pages[index], self.page_bytes, "a KV page")
     }
 
+    pub(crate) fn free(&mut self, page: PageId) {
+        if let Some(page) = self.pages.get_mut(page.0 as usize) {
+            *page = Vec::new();
+        }
+    }
+
     pub(crate) fn copy(&mut self, from: PageId, to: PageId) -> Result<(), BackendError> {
         let (from, to) = (from.0 as usize, to.0 as usize);
         let pages = self.pages.get_disjoint_mut([from, to]);

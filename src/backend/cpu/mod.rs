@@ -13,6 +13,7 @@ mod weights;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::{Attention, Block, block_rows};
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
@@ -23,16 +24,17 @@ use self::weights::Weights;
 use super::values::{self, Rotary};
 use super::{
     Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
+    Sequence, WeightStorage,
 };
-use crate::checkpoint;
 use crate::config::ModelConfig;
+use crate::control::{Cancelled, Control};
 use crate::error::Result;
-use crate::tensor::Layout;
+use crate::tensor::{Layout, Matrix};
 use crate::threads::Pool;
+use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 pub use self::cache::Cache;
 pub use self::scratch::Scratch;
-pub use self::weights::WeightStorage;
 
 /// The default backend.
 pub struct Cpu {
@@ -98,26 +100,49 @@ impl Cpu {
         self.precision == Precision::Standard
     }
 
-    fn load(&self, matrix: &crate::tensor::Matrix) -> Result<Weights> {
-        Ok(Weights::load(matrix, self.storage)?)
+    fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
+        Weights::load(matrix, self.storage, control)
     }
 
-    fn load_all(&self, matrices: &[crate::tensor::Matrix]) -> Result<Vec<Weights>> {
-        matrices.iter().map(|matrix| self.load(matrix)).collect()
+    fn load_all(&self, matrices: &[Matrix], control: &Control) -> Result<Vec<Weights>> {
+        matrices.iter().map(|matrix| self.load(matrix, control)).collect()
     }
 
-    /// A region whose parts a cancelled call skips.
-    fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) {
-        self.pool.run(parts, &|index| {
-            if !batch.control.is_cancelled() {
+    /// Does parts `0..parts`, each exactly once whatever the pool does with its numbers: that parts are disjoint is what the
+    /// unsafe code in them rests on. Stops between parts when cancelled.
+    fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) -> Result<()> {
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let cancelled = AtomicBool::new(false);
+        self.pool.run(parts, &|_| {
+            let index = next.fetch_add(1, Relaxed);
+            if index >= parts {
+                return;
+            }
+            if batch.control().is_cancelled() {
+                cancelled.store(true, Relaxed);
+            } else {
                 part(index);
             }
+            done.fetch_add(1, Relaxed);
         });
+        let done = done.into_inner();
+        if cancelled.into_inner() {
+            Err(Cancelled.into())
+        } else if done < parts {
+            Err(BackendError::Pool { done, parts }.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// A region with a part per row; a few rows are not worth one.
-    fn each_row(&self, batch: &Batch<'_>, rows: usize, part: impl Fn(usize) + Sync) {
-        if rows < 4 { (0..rows).for_each(part) } else { self.region(batch, rows, part) }
+    fn each_row(&self, batch: &Batch<'_>, rows: usize, part: impl Fn(usize) + Sync) -> Result<()> {
+        if rows < 4 {
+            (0..rows).for_each(part);
+            Ok(())
+        } else {
+            self.region(batch, rows, part)
+        }
     }
 
     fn norm(&self, x: &[f32], scale: &[f32], out: &mut [f32], then: Then) {
@@ -135,11 +160,12 @@ impl Cpu {
         }
     }
 
+    /// Writes the keys and values of all rows to their pages.
     fn append(&self, index: usize, batch: &Batch<'_>, cache: &mut Cache, scratch: &Scratch) -> Result<()> {
         let (width, dim) = (self.config.kv_width(), self.config.head_dim);
-        for sequence in batch.sequences {
+        for sequence in batch.sequences() {
             for row in sequence.rows.clone() {
-                let position = batch.rows[row].position as usize;
+                let position = batch.rows()[row].position as usize;
                 let page = batch.pages_of(sequence)[position / PAGE];
                 for (part, values) in [(KvPart::Key, &scratch.key), (KvPart::Value, &scratch.value)] {
                     for (head, x) in values[row * width..][..width].chunks_exact(dim).enumerate() {
@@ -198,38 +224,41 @@ impl Backend for Cpu {
         format!("cpu ({}, {} threads)", self.isa.name(), self.pool.width())
     }
 
-    fn load_layer(&self, layer: &checkpoint::Layer) -> Result<Layer> {
-        let router = &layer.router;
-        let stored =
-            values::to_f32(&router.name, router.dtype, &router.data, router.inputs * router.outputs)?;
-        let router = match router.layout {
-            Layout::OutIn => Weights::dense(&stored, router.inputs, router.outputs),
+    fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer> {
+        let Matrix { name, dtype, data, layout, inputs, outputs, .. } = &layer.router;
+        let stored = values::to_f32(name, *dtype, data, inputs * outputs, control)?;
+        let router = match layout {
+            Layout::OutIn => stored,
             Layout::InOut => {
-                let columns = (0..router.outputs).flat_map(|j| stored.iter().skip(j).step_by(router.outputs));
-                Weights::dense(&columns.copied().collect::<Vec<_>>(), router.inputs, router.outputs)
+                (0..*outputs).flat_map(|j| stored.iter().skip(j).step_by(*outputs)).copied().collect()
             }
         };
         Ok(Layer {
-            attention_norm: values::vector(&layer.attention_norm)?,
-            query_key_value: [self.load(&layer.query)?, self.load(&layer.key)?, self.load(&layer.value)?],
-            output: self.load(&layer.output)?,
-            post_attention_norm: values::vector(&layer.post_attention_norm)?,
-            moe_norm: values::vector(&layer.moe_norm)?,
-            router,
-            gate: self.load_all(&layer.gate)?,
-            up: self.load_all(&layer.up)?,
-            down: self.load_all(&layer.down)?,
-            post_moe_norm: values::vector(&layer.post_moe_norm)?,
+            attention_norm: values::vector(&layer.attention_norm, control)?,
+            query_key_value: [
+                self.load(&layer.query, control)?,
+                self.load(&layer.key, control)?,
+                self.load(&layer.value, control)?,
+            ],
+            output: self.load(&layer.output, control)?,
+            post_attention_norm: values::vector(&layer.post_attention_norm, control)?,
+            moe_norm: values::vector(&layer.moe_norm, control)?,
+            router: Weights::dense(&router, *inputs, *outputs),
+            gate: self.load_all(&layer.gate, control)?,
+            up: self.load_all(&layer.up, control)?,
+            down: self.load_all(&layer.down, control)?,
+            post_moe_norm: values::vector(&layer.post_moe_norm, control)?,
         })
     }
 
-    fn load_head(&self, head: &checkpoint::Head) -> Result<Head> {
-        let embedding = &head.embedding;
-        if embedding.layout != Layout::OutIn {
-            let (tensor, dtype, layout) = (embedding.name.clone(), embedding.dtype, embedding.layout);
+    fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Head> {
+        let Matrix { name, dtype, layout, .. } = &head.embedding;
+        if *layout != Layout::OutIn {
+            let (tensor, dtype, layout) = (name.clone(), *dtype, *layout);
             return Err(BackendError::Unsupported { tensor, dtype, layout }.into());
         }
-        Ok(Head { embedding: self.load(embedding)?, norm: values::vector(&head.norm)? })
+        let embedding = self.load(&head.embedding, control)?;
+        Ok(Head { embedding, norm: values::vector(&head.norm, control)? })
     }
 
     fn cache(&self, kv: KvType) -> Cache {
@@ -242,6 +271,10 @@ impl Backend for Cpu {
 
     fn allocate_page(&self, cache: &mut Cache, page: PageId) -> Result<()> {
         Ok(cache.allocate(page)?)
+    }
+
+    fn free_page(&self, cache: &mut Cache, page: PageId) {
+        cache.free(page);
     }
 
     fn copy_page(&self, cache: &mut Cache, from: PageId, to: PageId) -> Result<()> {
@@ -281,8 +314,17 @@ impl Backend for Cpu {
 
     fn embed(&self, head: &Head, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let (width, half) = (self.config.width, self.config.head_dim / 2);
-        scratch.reserve(&self.config, batch.rows.len())?;
-        for (index, row) in batch.rows.iter().enumerate() {
+        scratch.reserve(&self.config, batch.rows().len())?;
+        let step = block_rows(&self.config);
+        scratch.blocks.clear();
+        for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
+            for start in rows.clone().step_by(step) {
+                let position = batch.rows()[start].position as usize;
+                scratch.blocks.push(Block { sequence, rows: start..rows.end.min(start + step), position });
+            }
+        }
+        for (index, row) in batch.rows().iter().enumerate() {
+            batch.control().check()?;
             let hidden = &mut scratch.hidden[index * width..][..width];
             head.embedding.row(row.token as usize, hidden);
             hidden.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
@@ -303,7 +345,7 @@ impl Backend for Cpu {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let config = &self.config;
-        let rows = batch.rows.len();
+        let rows = batch.rows().len();
         let (width, query_width, kv_width) = (config.width, config.query_width(), config.kv_width());
         let half = config.head_dim / 2;
         let then = if self.rounds() { Then::StoreRounded } else { Then::Store };
@@ -315,23 +357,23 @@ impl Backend for Cpu {
             // SAFETY: each part has its own row.
             let out = unsafe { normed.slice(row * width..(row + 1) * width) };
             self.norm(x, &layer.attention_norm, out, then);
-        });
+        })?;
 
         let x = Rows { data: &scratch.normed, stride: width, index: all };
         let outs =
             [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
-        let strips = layer.query_key_value.each_ref().map(Weights::strips);
+        let strips = layer.query_key_value.each_ref().map(|weights| weights.strips(rows));
         self.region(batch, strips.iter().sum(), |mut part| {
             for ((weights, buffer), strips) in layer.query_key_value.iter().zip(&outs).zip(strips) {
                 if part < strips {
                     let out = Out::rows(buffer, 0, weights.outputs);
                     // SAFETY: each part has its own columns of its own matrix.
-                    unsafe { weights.product(self.isa, x, weights.columns(part), out) };
+                    unsafe { weights.product(self.isa, x, weights.columns(rows, part), out) };
                     return;
                 }
                 part -= strips;
             }
-        });
+        })?;
 
         let (query, key) = (Shared::new(&mut scratch.query), Shared::new(&mut scratch.key));
         self.each_row(batch, rows, |row| {
@@ -345,7 +387,7 @@ impl Backend for Cpu {
             if self.rounds() {
                 self.isa.run(RoundBf16(query));
             }
-        });
+        })?;
         self.append(index, batch, cache, scratch)?;
 
         let attended = Shared::new(&mut scratch.attended);
@@ -358,33 +400,20 @@ impl Backend for Cpu {
             attended: &attended,
             round: self.rounds(),
         };
-        let step = block_rows(config);
-        let blocks: usize = batch.sequences.iter().map(|sequence| sequence.rows.len().div_ceil(step)).sum();
-        self.region(batch, blocks * config.kv_heads, |part| {
-            let mut block = part / config.kv_heads;
-            for sequence in batch.sequences {
-                let blocks = sequence.rows.len().div_ceil(step);
-                if block < blocks {
-                    let start = sequence.rows.start + block * step;
-                    let rows = start..sequence.rows.end.min(start + step);
-                    let position = batch.rows[start].position as usize;
-                    let block = Block { pages: batch.pages_of(sequence), rows, position };
-                    // SAFETY: each part has its own rows and heads.
-                    unsafe { attention.run(&block, part % config.kv_heads) };
-                    return;
-                }
-                block -= blocks;
-            }
-        });
+        self.region(batch, scratch.blocks.len() * config.kv_heads, |part| {
+            let block = &scratch.blocks[part / config.kv_heads];
+            let pages = batch.pages_of(&batch.sequences()[block.sequence]);
+            // SAFETY: each part has its own rows and heads: a batch's sequences do not share rows.
+            unsafe { attention.run(block, pages, part % config.kv_heads) };
+        })?;
 
         let x = Rows { data: &scratch.attended, stride: query_width, index: all };
         let branch = Shared::new(&mut scratch.branch);
         let out = Out::rows(&branch, 0, width);
-        self.region(batch, layer.output.strips(), |strip| {
+        self.region(batch, layer.output.strips(rows), |strip| {
             // SAFETY: each part has its own columns.
-            unsafe { layer.output.product(self.isa, x, layer.output.columns(strip), out) };
-        });
-        Ok(())
+            unsafe { layer.output.product(self.isa, x, layer.output.columns(rows, strip), out) };
+        })
     }
 
     fn route(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
@@ -394,7 +423,7 @@ impl Backend for Cpu {
         let probabilities = Shared::new(&mut scratch.probabilities);
         let ids = Shared::new(&mut scratch.experts);
         let gates = Shared::new(&mut scratch.gates);
-        self.each_row(batch, batch.rows.len(), |row| {
+        self.each_row(batch, batch.rows().len(), |row| {
             let x = &scratch.hidden[row * width..][..width];
             // SAFETY: each part has its own row.
             let normed = unsafe { normed.slice(row * width..(row + 1) * width) };
@@ -412,55 +441,55 @@ impl Backend for Cpu {
                 let probabilities = probabilities.slice(row * experts..(row + 1) * experts);
                 self.select(probabilities, ids.slice(pairs.clone()), gates.slice(pairs));
             }
-        });
-        Ok(())
+        })
     }
 
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, .. } = scratch;
         let (width, ffn, selected) = (self.config.width, self.config.ffn_width, self.config.selected_experts);
-        let rows = batch.rows.len();
+        let rows = batch.rows().len();
         pairs.group(&experts[..rows * selected], selected, self.config.experts);
         let pairs = &*pairs;
 
-        let strips = layer.gate[0].strips();
         let out = Shared::new(activated);
-        self.region(batch, pairs.active.len() * strips, |part| {
-            let (expert, range) = &pairs.active[part / strips];
-            let (gate, up) = (&layer.gate[*expert], &layer.up[*expert]);
-            let columns = gate.columns(part % strips);
+        let parts = |weights: &[Weights]| {
+            pairs.active.iter().map(|(expert, range)| weights[*expert].strips(range.len())).sum()
+        };
+        self.region(batch, parts(&layer.gate), |part| {
+            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.gate[expert].strips(rows));
+            let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
+            let columns = gate.columns(range.len(), strip);
             let x = Rows { data: normed, stride: width, index: &pairs.rows[range.clone()] };
-            UP.with_borrow_mut(|local| {
-                let strip = columns.len();
-                local.resize(range.len() * strip, 0.0);
-                let buffer = Shared::new(local);
-                let to_gate = Out::rows(&out, range.start, ffn);
-                let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
-                // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
-                unsafe {
-                    gate.product(self.isa, x, columns.clone(), to_gate);
-                    up.product(self.isa, x, columns.clone(), to_up);
-                    for index in 0..range.len() {
-                        let start = to_gate.place(index, columns.start);
-                        let gate = out.slice(start..start + strip);
-                        let up = buffer.slice(index * strip..(index + 1) * strip);
-                        self.isa.run(GeluMul { gate, up, round: self.rounds() });
-                    }
+            let strip = columns.len();
+            let mut local = UP.take();
+            local.resize(range.len() * strip, 0.0);
+            let buffer = Shared::new(&mut local);
+            let to_gate = Out::rows(&out, range.start, ffn);
+            let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
+            // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
+            unsafe {
+                gate.product(self.isa, x, columns.clone(), to_gate);
+                up.product(self.isa, x, columns.clone(), to_up);
+                for index in 0..range.len() {
+                    let start = to_gate.place(index, columns.start);
+                    let gate = out.slice(start..start + strip);
+                    let up = buffer.slice(index * strip..(index + 1) * strip);
+                    self.isa.run(GeluMul { gate, up, round: self.rounds() });
                 }
-            });
-        });
+            }
+            UP.set(local);
+        })?;
 
-        let strips = layer.down[0].strips();
         let out = Shared::new(down);
-        self.region(batch, pairs.active.len() * strips, |part| {
-            let (expert, range) = &pairs.active[part / strips];
-            let weights = &layer.down[*expert];
-            let x =
-                Rows { data: &activated[range.start * ffn..], stride: ffn, index: &identity[..range.len()] };
+        self.region(batch, parts(&layer.down), |part| {
+            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.down[expert].strips(rows));
+            let weights = &layer.down[expert];
+            let index = &identity[..range.len()];
+            let x = Rows { data: &activated[range.start * ffn..], stride: ffn, index };
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
-            unsafe { weights.product(self.isa, x, weights.columns(part % strips), out) };
-        });
+            unsafe { weights.product(self.isa, x, weights.columns(range.len(), strip), out) };
+        })?;
 
         let branch = Shared::new(branch);
         self.each_row(batch, rows, |row| {
@@ -472,8 +501,7 @@ impl Backend for Cpu {
                 let factor = gates[row * selected + slot];
                 self.isa.run(Scale { x, factor, out, add: slot > 0 });
             }
-        });
-        Ok(())
+        })
     }
 
     fn residual(
@@ -489,13 +517,12 @@ impl Backend for Cpu {
             Branch::Experts => &layer.post_moe_norm,
         };
         let hidden = Shared::new(&mut scratch.hidden);
-        self.each_row(batch, batch.rows.len(), |row| {
+        self.each_row(batch, batch.rows().len(), |row| {
             let range = row * width..(row + 1) * width;
             // SAFETY: each part has its own row.
             let hidden = unsafe { hidden.slice(range.clone()) };
             self.norm(&scratch.branch[range], scale, hidden, Then::Add);
-        });
-        Ok(())
+        })
     }
 
     fn head(
@@ -514,12 +541,12 @@ impl Backend for Cpu {
             // SAFETY: each part has its own row.
             let out = unsafe { normed.slice(index * width..(index + 1) * width) };
             self.norm(x, &head.norm, out, then);
-        });
+        })?;
         let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
-        self.region(batch, head.embedding.strips(), |strip| {
-            let columns = head.embedding.columns(strip);
+        self.region(batch, head.embedding.strips(rows.len()), |strip| {
+            let columns = head.embedding.columns(rows.len(), strip);
             // SAFETY: each part has its own columns.
             unsafe { head.embedding.product(self.isa, x, columns.clone(), out) };
             for row in 0..rows.len() {
@@ -528,11 +555,17 @@ impl Backend for Cpu {
                 let (scale, cap) = (self.config.output_scale, self.config.output_cap);
                 self.isa.run(SoftCap { values, scale, cap });
             }
-        });
-        Ok(())
+        })
     }
 
-    fn normed(&self, head: &Head, rows: &[u32], scratch: &Scratch, out: &mut [f32]) -> Result<()> {
+    fn normed(
+        &self,
+        head: &Head,
+        _: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> Result<()> {
         let width = self.config.width;
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
             self.norm(&scratch.hidden[row as usize * width..][..width], &head.norm, out, Then::Store);

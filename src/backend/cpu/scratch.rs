@@ -1,5 +1,8 @@
 //! Activations of the current batch. Uses `backend`.
 
+use std::ops::Range;
+
+use super::attention::Block;
 use crate::backend::{BackendError, values::grow};
 use crate::config::ModelConfig;
 
@@ -8,6 +11,7 @@ use crate::config::ModelConfig;
 #[derive(Default)]
 pub struct Scratch {
     pub(crate) rows: usize,
+    pub(crate) blocks: Vec<Block>,
     pub(crate) identity: Vec<u32>,      // [rows]: 0, 1, 2, ...
     pub(crate) cos: Vec<f32>,           // [rows, head_dim / 2]
     pub(crate) sin: Vec<f32>,           // [rows, head_dim / 2]
@@ -34,7 +38,9 @@ pub(crate) struct Pairs {
     /// Pair of each (row, slot).
     pub(crate) of_slot: Vec<u32>, // [rows, selected]
     /// Experts with pairs, and where theirs begin and end.
-    pub(crate) active: Vec<(usize, std::ops::Range<usize>)>,
+    pub(crate) active: Vec<(usize, Range<usize>)>,
+    /// Where the next pair of each expert goes.
+    next: Vec<usize>, // [experts]
 }
 
 impl Scratch {
@@ -66,25 +72,49 @@ impl Scratch {
 }
 
 impl Pairs {
-    /// Groups the selected experts of all rows.
+    /// Groups the selected experts of all rows, each expert's pairs in the order of their rows.
     pub(crate) fn group(
         &mut self,
         experts: &[u32], /* [rows, selected] */
         selected: usize,
         count: usize,
     ) {
+        self.next.clear();
+        self.next.resize(count, 0);
+        for &expert in experts {
+            self.next[expert as usize] += 1;
+        }
         self.active.clear();
-        let mut next = 0;
-        for expert in 0..count {
-            let first = next;
-            for (slot, _) in experts.iter().enumerate().filter(|(_, e)| **e as usize == expert) {
-                self.rows[next] = (slot / selected) as u32;
-                self.of_slot[slot] = next as u32;
-                next += 1;
-            }
-            if next > first {
-                self.active.push((expert, first..next));
+        let mut first = 0;
+        for (expert, next) in self.next.iter_mut().enumerate() {
+            let pairs = std::mem::replace(next, first);
+            if pairs > 0 {
+                self.active.push((expert, first..first + pairs));
+                first += pairs;
             }
         }
+        for (slot, &expert) in experts.iter().enumerate() {
+            let pair = &mut self.next[expert as usize];
+            self.rows[*pair] = (slot / selected) as u32;
+            self.of_slot[slot] = *pair as u32;
+            *pair += 1;
+        }
+    }
+
+    /// The expert, its pairs and the number within it of part `part` of a region that has `parts` for each active expert.
+    pub(crate) fn part(
+        &self,
+        mut part: usize,
+        parts: impl Fn(usize, usize) -> usize,
+    ) -> (usize, Range<usize>, usize) {
+        for (expert, range) in &self.active {
+            let own = parts(*expert, range.len());
+            if part < own {
+                return (*expert, range.clone(), part);
+            }
+            part -= own;
+        }
+        // A region has no more parts than its experts together.
+        (0, 0..0, 0)
     }
 }

@@ -2,23 +2,16 @@
 
 use std::ops::Range;
 
-use super::kernels::in_out::{Epilogue, InOut};
+use half::bf16;
+
+use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::out_in::OutIn;
 use super::kernels::{BF16, F32, I8, Out, Rows};
 use super::simd::Isa;
-use crate::backend::{BackendError, values};
+use crate::backend::{BackendError, WeightStorage, values};
+use crate::control::Control;
+use crate::error::Result;
 use crate::tensor::{Blob, DType, Layout, Matrix};
-
-/// Where weights are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WeightStorage {
-    /// Read from the mapped file where they lie; the operating system keeps what fits.
-    #[default]
-    Mapped,
-    /// Read into memory once. Needs as much memory as the file has bytes; a failing disk is an error at load and nothing later.
-    Owned,
-}
 
 /// The bytes of a tensor.
 enum Resident {
@@ -33,18 +26,23 @@ impl Resident {
         data: &Blob,
         len: usize,
         storage: WeightStorage,
-    ) -> Result<Self, BackendError> {
+        control: &Control,
+    ) -> Result<Self> {
         values::check_size(name, dtype, data, len)?;
-        Ok(match storage {
-            WeightStorage::Mapped if data.slice().is_some() => Self::Mapped(data.clone()),
-            _ => Self::Owned(values::read(name, dtype, data, len)?),
-        })
+        if storage == WeightStorage::Mapped {
+            let shown =
+                data.slice().map_err(|source| BackendError::Read { tensor: name.to_owned(), source })?;
+            if shown.is_some() {
+                return Ok(Self::Mapped(data.clone()));
+            }
+        }
+        Ok(Self::Owned(values::read(name, dtype, data, len, control)?))
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
             // Was there when it was loaded; a mapping does not go away.
-            Self::Mapped(blob) => blob.slice().unwrap_or_default(),
+            Self::Mapped(blob) => blob.slice().ok().flatten().unwrap_or_default(),
             Self::Owned(bytes) => bytes,
         }
     }
@@ -61,20 +59,23 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn load(matrix: &Matrix, storage: WeightStorage) -> Result<Self, BackendError> {
+    pub(crate) fn load(matrix: &Matrix, storage: WeightStorage, control: &Control) -> Result<Self> {
         let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
         let (dtype, layout, inputs, outputs) = (*dtype, *layout, *inputs, *outputs);
         match (dtype, layout, scales) {
             (DType::I8, Layout::InOut, Some(_)) | (DType::F32 | DType::BF16, _, None) => {}
-            _ => return Err(BackendError::Unsupported { tensor: name.clone(), dtype, layout }),
+            _ => return Err(BackendError::Unsupported { tensor: name.clone(), dtype, layout }.into()),
         }
-        let data = Resident::load(name, dtype, data, inputs * outputs, storage)?;
+        let data = Resident::load(name, dtype, data, inputs * outputs, storage, control)?;
         let scales = match scales {
             None => None,
             Some(scales) => {
-                values::scales(matrix, scales)?;
                 let len = scales.groups * outputs;
-                Some((scales.groups, Resident::load(name, DType::BF16, &scales.data, len, storage)?))
+                let loaded = Resident::load(name, DType::BF16, &scales.data, len, storage, control)?;
+                let values =
+                    loaded.bytes().chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32());
+                values::check_finite(name, "scale", values)?;
+                Some((scales.groups, loaded))
             }
         };
         Ok(Self { dtype, layout, inputs, outputs, data, scales })
@@ -93,18 +94,22 @@ impl Weights {
         }
     }
 
-    /// Outputs per part of a region: enough work for a microsecond, enough parts for every thread.
-    pub(crate) fn strip(&self) -> usize {
-        if self.outputs >= 4096 { 256 } else { 64 }
+    /// Outputs per part of a region for this many rows: enough work for a microsecond, little enough to be cancelled in time.
+    fn strip(&self, rows: usize) -> usize {
+        match (self.outputs, rows) {
+            (..4096, _) => 64,
+            (_, ..4) => MAX_COLUMNS,
+            _ => 256,
+        }
     }
 
-    pub(crate) fn strips(&self) -> usize {
-        self.outputs.div_ceil(self.strip())
+    pub(crate) fn strips(&self, rows: usize) -> usize {
+        self.outputs.div_ceil(self.strip(rows))
     }
 
-    pub(crate) fn columns(&self, strip: usize) -> Range<usize> {
-        let start = strip * self.strip();
-        start..self.outputs.min(start + self.strip())
+    pub(crate) fn columns(&self, rows: usize, strip: usize) -> Range<usize> {
+        let width = self.strip(rows);
+        strip * width..self.outputs.min((strip + 1) * width)
     }
 
     /// `out[r, columns] = x[r] · weights[.., columns]`.
@@ -115,15 +120,8 @@ impl Weights {
         let (data, shape) = (self.data.bytes(), [self.inputs, self.outputs]);
         let scaled = match &self.scales {
             Some((groups, scales)) => Epilogue::Scaled { groups: *groups, scales: scales.bytes() },
-            None => Epilogue::Added,
+            None => Epilogue::Stored,
         };
-        if let (Layout::InOut, None) = (self.layout, &self.scales) {
-            for row in 0..x.len() {
-                let start = out.place(row, columns.start);
-                // SAFETY: the caller's promise.
-                unsafe { out.buffer.slice(start..start + columns.len()) }.fill(0.0);
-            }
-        }
         // SAFETY: the caller's promise, in each arm.
         unsafe {
             match (self.layout, self.dtype) {
@@ -153,7 +151,7 @@ impl Weights {
             DType::BF16 => out
                 .iter_mut()
                 .zip(bytes.chunks_exact(2))
-                .for_each(|(x, b)| *x = half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+                .for_each(|(x, b)| *x = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
             DType::F32 | DType::I8 => out
                 .iter_mut()
                 .zip(bytes.chunks_exact(4))

@@ -9,10 +9,11 @@ use super::values::{self, Rotary};
 use super::{
     Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
 };
-use crate::checkpoint;
 use crate::config::ModelConfig;
+use crate::control::Control;
 use crate::error::Result;
 use crate::tensor::{Layout, Matrix};
+use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 /// The reference backend.
 pub struct Scalar {
@@ -75,11 +76,11 @@ pub struct Scratch {
 }
 
 impl Dense {
-    fn load(matrix: &Matrix) -> Result<Self> {
+    fn load(matrix: &Matrix, control: &Control) -> Result<Self> {
         let (inputs, outputs) = (matrix.inputs, matrix.outputs);
-        let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs)?;
+        let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs, control)?;
         let scales = matrix.scales.as_ref();
-        let factors = scales.map(|scales| values::scales(matrix, scales)).transpose()?;
+        let factors = scales.map(|scales| values::scales(matrix, scales, control)).transpose()?;
         let values = (0..outputs)
             .flat_map(|j| (0..inputs).map(move |i| (i, j)))
             .map(|(i, j)| {
@@ -194,28 +195,35 @@ impl Backend for Scalar {
         "scalar".to_owned()
     }
 
-    fn load_layer(&self, layer: &checkpoint::Layer) -> Result<Layer> {
+    fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer> {
         let experts = layer.gate.iter().zip(&layer.up).zip(&layer.down);
         Ok(Layer {
-            attention_norm: values::vector(&layer.attention_norm)?,
-            query: Dense::load(&layer.query)?,
-            key: Dense::load(&layer.key)?,
-            value: Dense::load(&layer.value)?,
-            output: Dense::load(&layer.output)?,
-            post_attention_norm: values::vector(&layer.post_attention_norm)?,
-            moe_norm: values::vector(&layer.moe_norm)?,
-            router: Dense::load(&layer.router)?,
+            attention_norm: values::vector(&layer.attention_norm, control)?,
+            query: Dense::load(&layer.query, control)?,
+            key: Dense::load(&layer.key, control)?,
+            value: Dense::load(&layer.value, control)?,
+            output: Dense::load(&layer.output, control)?,
+            post_attention_norm: values::vector(&layer.post_attention_norm, control)?,
+            moe_norm: values::vector(&layer.moe_norm, control)?,
+            router: Dense::load(&layer.router, control)?,
             experts: experts
                 .map(|((gate, up), down)| {
-                    Ok(Expert { gate: Dense::load(gate)?, up: Dense::load(up)?, down: Dense::load(down)? })
+                    Ok(Expert {
+                        gate: Dense::load(gate, control)?,
+                        up: Dense::load(up, control)?,
+                        down: Dense::load(down, control)?,
+                    })
                 })
                 .collect::<Result<_>>()?,
-            post_moe_norm: values::vector(&layer.post_moe_norm)?,
+            post_moe_norm: values::vector(&layer.post_moe_norm, control)?,
         })
     }
 
-    fn load_head(&self, head: &checkpoint::Head) -> Result<Head> {
-        Ok(Head { embedding: Dense::load(&head.embedding)?, norm: values::vector(&head.norm)? })
+    fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Head> {
+        Ok(Head {
+            embedding: Dense::load(&head.embedding, control)?,
+            norm: values::vector(&head.norm, control)?,
+        })
     }
 
     fn cache(&self, kv: KvType) -> Cache {
@@ -233,6 +241,12 @@ impl Backend for Scalar {
         }
         let values = self.config.layers * 2 * PAGE * self.config.kv_width();
         Ok(values::grow(&mut cache.pages[index], values, "a KV page")?)
+    }
+
+    fn free_page(&self, cache: &mut Cache, page: PageId) {
+        if let Some(page) = cache.pages.get_mut(page.0 as usize) {
+            *page = Vec::new();
+        }
     }
 
     fn copy_page(&self, cache: &mut Cache, from: PageId, to: PageId) -> Result<()> {
@@ -284,7 +298,7 @@ impl Backend for Scalar {
 
     fn embed(&self, head: &Head, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         scratch.hidden = batch
-            .rows
+            .rows()
             .iter()
             .map(|row| {
                 head.embedding
@@ -308,10 +322,10 @@ impl Backend for Scalar {
         let config = &self.config;
         let group = config.heads / config.kv_heads;
         scratch.branch.clear();
-        for sequence in batch.sequences {
+        for sequence in batch.sequences() {
             let pages = batch.pages_of(sequence);
             for row in sequence.rows.clone() {
-                let position = batch.rows[row].position;
+                let position = batch.rows()[row].position;
                 let x = self.rounded(self.norm(&scratch.hidden[row], &layer.attention_norm));
                 let mut query = layer.query.product(&x); // [heads, head_dim]
                 let mut key = layer.key.product(&x); // [kv_heads, head_dim]
@@ -362,7 +376,7 @@ impl Backend for Scalar {
         scratch.probabilities.clear();
         scratch.experts.clear();
         scratch.gates.clear();
-        for row in 0..batch.rows.len() {
+        for row in 0..batch.rows().len() {
             let x = self.norm(&scratch.hidden[row], &layer.moe_norm);
             let logits: Vec<f32> =
                 layer.router.product(&x).iter().map(|&z| soft_cap(z, config.router_cap)).collect();
@@ -384,7 +398,7 @@ impl Backend for Scalar {
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let selected = self.config.selected_experts;
         scratch.branch.clear();
-        for row in 0..batch.rows.len() {
+        for row in 0..batch.rows().len() {
             let x = &scratch.moe_input[row];
             let mut sum = vec![0.0; self.config.width];
             for slot in row * selected..(row + 1) * selected {
@@ -428,7 +442,14 @@ impl Backend for Scalar {
         Ok(())
     }
 
-    fn normed(&self, head: &Head, rows: &[u32], scratch: &Scratch, out: &mut [f32]) -> Result<()> {
+    fn normed(
+        &self,
+        head: &Head,
+        _: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> Result<()> {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(self.config.width)) {
             out.copy_from_slice(&self.norm(&scratch.hidden[row as usize], &head.norm));
         }

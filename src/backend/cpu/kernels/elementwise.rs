@@ -2,6 +2,7 @@
 //!
 //! `exp` and `tanh` are good to two units in the last place over the ranges used here; a NaN stays a NaN.
 
+use super::each;
 use crate::backend::cpu::simd::{Job, Scalar, Simd};
 
 /// `exp(r) - 1` on one half octave and the power of two that completes it: `exp(x) = power * part + power`.
@@ -42,24 +43,6 @@ fn gelu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let cube = s.mul(s.mul(x, x), s.mul(x, s.splat(SLOPE * 0.044_715)));
     let e = exp(s, s.fma(x, s.splat(SLOPE), cube));
     s.div(x, s.add(e, s.splat(1.0)))
-}
-
-/// Calls `f` with offsets of whole vectors, then of single values.
-macro_rules! each {
-    ($simd:ident, $len:expr, |$s:ident, $i:ident| $body:expr) => {{
-        let len: usize = $len;
-        let mut $i = 0;
-        while $i + S::LANES <= len {
-            let $s = $simd;
-            $body;
-            $i += S::LANES;
-        }
-        while $i < len {
-            let $s = Scalar;
-            $body;
-            $i += 1;
-        }
-    }};
 }
 
 /// `values = cap * tanh(values * scale / cap)`, or only the scale.

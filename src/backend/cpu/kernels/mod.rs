@@ -6,8 +6,29 @@ pub(crate) mod elementwise;
 pub(crate) mod in_out;
 pub(crate) mod out_in;
 
+use std::ops::Range;
+
 use super::shared::Shared;
 use super::simd::Simd;
+
+/// Calls `f` with offsets of whole vectors, then of single values.
+macro_rules! each {
+    ($simd:ident, $len:expr, |$s:ident, $i:ident| $body:expr) => {{
+        let len: usize = $len;
+        let mut $i = 0;
+        while $i + S::LANES <= len {
+            let $s = $simd;
+            $body;
+            $i += S::LANES;
+        }
+        while $i < len {
+            let $s = $crate::backend::cpu::simd::Scalar;
+            $body;
+            $i += 1;
+        }
+    }};
+}
+pub(crate) use each;
 
 /// An element type of stored matrices: how a vector of them becomes f32.
 pub(crate) trait Element: Sync {
@@ -52,6 +73,12 @@ impl Element for I8 {
     }
 }
 
+/// Whether `bytes` are at least the product of `sizes`.
+pub(crate) fn holds(bytes: &[u8], sizes: &[usize]) -> bool {
+    let product = sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    product.is_some_and(|product| product <= bytes.len())
+}
+
 /// The rows of a matrix that a product reads, in any order.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
@@ -85,6 +112,11 @@ impl<'a> Out<'a> {
     /// All columns, from row `first` on.
     pub(crate) fn rows(buffer: &'a Shared<'a, f32>, first: usize, stride: usize) -> Self {
         Self { buffer, first, stride, origin: 0 }
+    }
+
+    /// Whether each row has places for these columns that no other row has.
+    pub(crate) fn has(&self, columns: &Range<usize>) -> bool {
+        self.origin <= columns.start && columns.end - self.origin <= self.stride
     }
 
     /// Number in the buffer of `column` of row `i`.

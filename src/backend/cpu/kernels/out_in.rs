@@ -28,7 +28,7 @@ impl<'a, E: Element> OutIn<'a, E> {
         columns: Range<usize>,
         out: Out<'a>,
     ) -> Self {
-        assert!(weights.len() >= columns.end * inputs * E::SIZE);
+        assert!(super::holds(weights, &[columns.end, inputs, E::SIZE]) && out.has(&columns));
         Self { x, weights, inputs, columns, out, element: PhantomData }
     }
 
@@ -69,22 +69,22 @@ impl<'a, E: Element> OutIn<'a, E> {
         }
     }
 
-    /// `R` rows from `row` times all columns.
+    /// `C` outputs for all rows: their weights stay in the cache.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize>(&self, simd: S, row: usize) {
-        let mut column = self.columns.start;
-        while column + 4 <= self.columns.end {
-            if R == 1 && column + 8 <= self.columns.end {
-                self.tile::<S, R, 8>(simd, row, column);
-                column += 8;
-            } else {
-                self.tile::<S, R, 4>(simd, row, column);
-                column += 4;
+    fn columns<S: Simd, const C: usize>(&self, simd: S, column: usize) {
+        let (rows, mut row) = (self.x.len(), 0);
+        if S::WIDE {
+            while rows - row >= 4 {
+                self.tile::<S, 4, C>(simd, row, column);
+                row += 4;
             }
         }
-        while column < self.columns.end {
-            self.tile::<S, R, 1>(simd, row, column);
-            column += 1;
+        while rows - row >= 2 {
+            self.tile::<S, 2, C>(simd, row, column);
+            row += 2;
+        }
+        if row < rows {
+            self.tile::<S, 1, C>(simd, row, column);
         }
     }
 }
@@ -92,19 +92,18 @@ impl<'a, E: Element> OutIn<'a, E> {
 impl<E: Element> Job for OutIn<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut row = 0;
-        if S::WIDE {
-            while self.x.len() - row >= 4 {
-                self.rows::<S, 4>(simd, row);
-                row += 4;
-            }
+        let mut column = self.columns.start;
+        while self.x.len() == 1 && column + 8 <= self.columns.end {
+            self.tile::<S, 1, 8>(simd, 0, column);
+            column += 8;
         }
-        while self.x.len() - row >= 2 {
-            self.rows::<S, 2>(simd, row);
-            row += 2;
+        while column + 4 <= self.columns.end {
+            self.columns::<S, 4>(simd, column);
+            column += 4;
         }
-        if row < self.x.len() {
-            self.rows::<S, 1>(simd, row);
+        while column < self.columns.end {
+            self.columns::<S, 1>(simd, column);
+            column += 1;
         }
     }
 }

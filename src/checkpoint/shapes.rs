@@ -1,0 +1,74 @@
+//! Whether every weight has the shape that the hyperparameters ask for. Uses `checkpoint`'s views.
+//!
+//! Readers of formats check this with better words, naming files; this is for checkpoints that a host put together or changed.
+
+use super::{Checkpoint, CheckpointError};
+use crate::tensor::{Matrix, Vector};
+use crate::weights::Layer;
+
+impl Checkpoint {
+    /// Refuses hyperparameters out of range and weights of other shapes than theirs.
+    pub(crate) fn check(&self) -> Result<(), CheckpointError> {
+        let config = self
+            .config
+            .clone()
+            .validate()
+            .map_err(|source| CheckpointError::Config { path: self.location.clone(), source })?;
+        let (width, ffn) = (config.width, config.ffn_width);
+        self.matrix(&self.head.embedding, [width, config.vocab])?;
+        self.vector(&self.head.norm, width)?;
+        self.count("layers", self.layers.len(), config.layers)?;
+        for layer in &self.layers {
+            let Layer { attention_norm, post_attention_norm, moe_norm, post_moe_norm, .. } = layer;
+            for norm in [attention_norm, post_attention_norm, moe_norm, post_moe_norm] {
+                self.vector(norm, width)?;
+            }
+            self.matrix(&layer.query, [width, config.query_width()])?;
+            self.matrix(&layer.key, [width, config.kv_width()])?;
+            self.matrix(&layer.value, [width, config.kv_width()])?;
+            self.matrix(&layer.output, [config.query_width(), width])?;
+            self.matrix(&layer.router, [width, config.experts])?;
+            let experts =
+                [(&layer.gate, [width, ffn]), (&layer.up, [width, ffn]), (&layer.down, [ffn, width])];
+            for (matrices, shape) in experts {
+                self.count("experts", matrices.len(), config.experts)?;
+                matrices.iter().try_for_each(|matrix| self.matrix(matrix, shape))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, what: &str, found: usize, expected: usize) -> Result<(), CheckpointError> {
+        if found == expected {
+            return Ok(());
+        }
+        let (folder, found, expected) =
+            (self.location.clone(), format!("{found} {what}"), format!("{expected} {what}"));
+        Err(CheckpointError::Files { folder, found, expected })
+    }
+
+    fn vector(&self, vector: &Vector, len: usize) -> Result<(), CheckpointError> {
+        self.shape(&vector.name, vector.len == len, format!("[{}]", vector.len), format!("[{len}]"))
+    }
+
+    fn matrix(&self, matrix: &Matrix, [inputs, outputs]: [usize; 2]) -> Result<(), CheckpointError> {
+        let groups = matrix.scales.as_ref().map_or(1, |scales| scales.groups);
+        let fits = matrix.inputs == inputs
+            && matrix.outputs == outputs
+            && groups > 0
+            && inputs.is_multiple_of(groups);
+        let found = format!("{} to {} in {groups} row groups", matrix.inputs, matrix.outputs);
+        self.shape(&matrix.name, fits, found, format!("{inputs} to {outputs} in row groups that divide it"))
+    }
+
+    fn shape(
+        &self,
+        tensor: &str,
+        fits: bool,
+        found: String,
+        expected: String,
+    ) -> Result<(), CheckpointError> {
+        let (file, tensor) = (self.location.clone(), tensor.to_owned());
+        if fits { Ok(()) } else { Err(CheckpointError::Tensor { file, tensor, found, expected }) }
+    }
+}

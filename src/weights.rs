@@ -1,0 +1,67 @@
+//! The weights of a model by role, whichever file they lie in. Uses `tensor`.
+
+use crate::tensor::{Matrix, Vector};
+
+/// The embedding, shared with the output projection, and the last norm.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Embedding rows and output projection.
+    pub embedding: Matrix, // [vocab, width], OutIn
+    /// Scale of the norm before the output projection.
+    pub norm: Vector, // [width]
+}
+
+/// One decoder layer.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Norm before attention.
+    pub attention_norm: Vector, // [width]
+    /// Query projection; outputs are ordered head by head.
+    pub query: Matrix, // width -> heads * head_dim
+    /// Key projection.
+    pub key: Matrix, // width -> kv_heads * head_dim
+    /// Value projection.
+    pub value: Matrix, // width -> kv_heads * head_dim
+    /// Attention output projection.
+    pub output: Matrix, // heads * head_dim -> width
+    /// Norm of the attention's output, inside the residual branch.
+    pub post_attention_norm: Vector, // [width]
+    /// Norm before router and experts.
+    pub moe_norm: Vector, // [width]
+    /// Router.
+    pub router: Matrix, // width -> experts
+    /// Expert projections that GELU is applied to.
+    pub gate: Vec<Matrix>, // [experts], width -> ffn_width
+    /// Expert projections that multiply the activated gate.
+    pub up: Vec<Matrix>, // [experts], width -> ffn_width
+    /// Expert projections back to the residual stream.
+    pub down: Vec<Matrix>, // [experts], ffn_width -> width
+    /// Norm of the experts' weighted sum, inside the residual branch.
+    pub post_moe_norm: Vector, // [width]
+}
+
+impl Head {
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.embedding.bytes() + self.norm.data.len()
+    }
+}
+
+impl Layer {
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let matrices = [&self.query, &self.key, &self.value, &self.output, &self.router];
+        let norms = [&self.attention_norm, &self.post_attention_norm, &self.moe_norm, &self.post_moe_norm];
+        matrices.iter().map(|matrix| matrix.bytes()).sum::<u64>()
+            + norms.iter().map(|norm| norm.data.len()).sum::<u64>()
+            + self.expert_bytes()
+    }
+
+    /// Bytes of all its experts.
+    #[must_use]
+    pub fn expert_bytes(&self) -> u64 {
+        [&self.gate, &self.up, &self.down].into_iter().flatten().map(Matrix::bytes).sum()
+    }
+}

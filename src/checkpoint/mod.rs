@@ -214,6 +214,16 @@ pub enum Format {
     Xai,
 }
 
+impl Format {
+    /// The name in lower case: `xai`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xai => "xai",
+        }
+    }
+}
+
 /// The embedding, shared with the output projection, and the last norm.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

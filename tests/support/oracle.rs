@@ -1,4 +1,5 @@
 //! The reference results: where they are, how they are read, how close one must come.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -40,6 +40,7 @@ pub use model::{Model, ModelError, ModelOptions};
 pub use sample::{Alternative, SampleError, Sampled, Sampler};
 pub use session::{
     Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,
+    log_probability,
 };
 pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};

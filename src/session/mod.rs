@@ -209,8 +209,10 @@ impl Session {
     }
 }
 
-/// Natural logarithm of a token's probability. A token beyond the vocabulary is refused by the run and never seen by a caller.
-fn log_probability(logits: &[f32], token: u32) -> f32 {
+/// Natural logarithm of a token's probability under the softmax of `logits` (`[vocab]`): what [`Session::score`] returns, for
+/// sinks of [`Want::All`]. NaN if a logit is, or for a token beyond the vocabulary.
+#[must_use]
+pub fn log_probability(logits: &[f32], token: u32) -> f32 {
     let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
     let logit = logits.get(token as usize).copied().unwrap_or(f32::NAN);

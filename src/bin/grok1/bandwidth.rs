@@ -1,0 +1,42 @@
+//! How fast all CPUs together read memory: the limit of decode.
+
+use std::hint::black_box;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use grok1::{Pool, Result, Threads};
+
+use crate::error::CommandError;
+use crate::machine;
+
+/// How long is read.
+const TIME: Duration = Duration::from_millis(200);
+/// Bytes of a part, which one thread reads at a time.
+const PART: usize = 8 << 20;
+/// Bytes read in all, and per CPU, before any is read again: more than caches hold.
+const TOTAL: usize = 512 << 20;
+const PER_CPU: usize = 64 << 20;
+
+/// Bytes per second of the fastest of several passes.
+pub(crate) fn measure() -> Result<f64> {
+    let pool = Threads::new(0).map_err(CommandError::Threads)?;
+    let affordable = machine::memory().map_or(TOTAL, |bytes| usize::try_from(bytes / 4).unwrap_or(TOTAL));
+    let bytes = TOTAL.max(PER_CPU * pool.width()).min(affordable);
+    let parts: Vec<OnceLock<Vec<u64>>> = (0..bytes.div_ceil(PART)).map(|_| OnceLock::new()).collect();
+    // The first pass also makes the buffer. Not of zeros: pages that were never written are all one page, and in the cache.
+    let pass = || {
+        pool.run(parts.len(), &|part| {
+            let words = parts[part].get_or_init(|| vec![1; PART / size_of::<u64>()]);
+            black_box(words.iter().sum::<u64>());
+        });
+    };
+    pass();
+    let start = Instant::now();
+    let mut fastest = Duration::MAX;
+    while start.elapsed() < TIME {
+        let start = Instant::now();
+        pass();
+        fastest = fastest.min(start.elapsed());
+    }
+    Ok((parts.len() * PART) as f64 / fastest.as_secs_f64())
+}

@@ -1,0 +1,114 @@
+//! `grok1 bench`: how fast a model runs here, beside the limit of the memory.
+
+use std::time::Instant;
+
+use grok1::{Model, Result, SessionOptions};
+use serde::Serialize;
+
+use crate::model::{KvTypeName, Loading, Location, PrecisionName};
+use crate::speed::{Speed, rate};
+use crate::{interrupt, output, progress};
+
+/// Measure prefill and decode
+///
+/// Each run feeds a prompt to a new session and then tokens one by one. The medians count; one run before them warms up.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    location: Location,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt_tokens: u32,
+    /// Tokens run one by one after it
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Runs that are measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    loading: Loading,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    precision: PrecisionName,
+    kv_type: KvTypeName,
+    prompt_tokens: u32,
+    tokens: u32,
+    runs: u32,
+    /// Tokens per second.
+    prefill: f64,
+    decode: f64,
+    bytes_per_token: u64,
+    /// Bytes per second.
+    bandwidth: f64,
+    bandwidth_share: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let checkpoint = args.location.open()?;
+    let bytes_per_token = checkpoint.bytes_per_token();
+    let model = args.loading.load(checkpoint)?;
+    let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
+    measure(&model, prompt, tokens)?;
+    let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
+    for _ in 0..args.runs {
+        let (prefill, decode) = measure(&model, prompt, tokens)?;
+        prefills.push(prefill);
+        decodes.push(decode);
+    }
+    let speed = Speed::measured(median(prefills), median(decodes), bytes_per_token)?;
+    if !args.json {
+        return output::print(format!("device: {}\n{speed}", model.device()));
+    }
+    output::print_json(&Report {
+        device: model.device(),
+        precision: args.loading.precision,
+        kv_type: args.loading.kv_type,
+        prompt_tokens: args.prompt_tokens,
+        tokens: args.tokens,
+        runs: args.runs,
+        prefill: speed.prefill,
+        decode: speed.decode,
+        bytes_per_token,
+        bandwidth: speed.bandwidth,
+        bandwidth_share: speed.share(),
+    })
+}
+
+/// Tokens per second of prefill and of decode.
+fn measure(model: &Model, prompt: usize, tokens: usize) -> Result<(f64, f64)> {
+    // Speed does not care what the model was trained for.
+    let options = SessionOptions::new().context(prompt + tokens).beyond_trained_length(true);
+    let mut session = model.session_with(&options)?;
+    let ids = ids(model.config().vocab, prompt + tokens);
+    let (prompt, tokens) = ids.split_at(prompt);
+
+    let start = Instant::now();
+    session.feed(prompt, &progress::control())?;
+    let prefill = rate(prompt.len(), start.elapsed());
+
+    let control = interrupt::control();
+    let start = Instant::now();
+    for &token in tokens {
+        session.feed(&[token], &control)?;
+    }
+    Ok((prefill, rate(tokens.len(), start.elapsed())))
+}
+
+/// Tokens from all over the vocabulary, so that all experts get work.
+fn ids(vocab: usize, count: usize) -> Vec<u32> {
+    const STRIDE: usize = 7919; // a prime
+    (0..count).map(|index| (index * STRIDE % vocab) as u32).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}

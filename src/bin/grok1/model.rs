@@ -1,0 +1,120 @@
+//! Arguments that several subcommands share: which model, how it is loaded, how long a session may be.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use grok1::{
+    Checkpoint, FileSource, KvType, Model, ModelOptions, Precision, Result, SessionOptions, Source,
+    WeightStorage, checkpoint,
+};
+use serde::Serialize;
+
+use crate::error::CommandError;
+use crate::progress;
+
+/// Which model.
+#[derive(clap::Args)]
+pub(crate) struct Location {
+    /// Folder of the model: xAI's ckpt-0, or the folder that holds it
+    model: PathBuf,
+    /// tokenizer.model to use instead of the one in or beside the model
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+}
+
+impl Location {
+    /// Reads everything but the weights.
+    pub(crate) fn open(&self) -> Result<Checkpoint> {
+        let tokenizer = self.tokenizer.as_ref().map(|path| {
+            FileSource::open(path)
+                .map_err(|source| CommandError::Read { name: path.display().to_string(), source })
+        });
+        let tokenizer = tokenizer.transpose()?;
+        Ok(checkpoint::open(&self.model, tokenizer.as_ref().map(|source| source as &dyn Source))?)
+    }
+}
+
+/// How a model is loaded.
+#[derive(clap::Args)]
+pub(crate) struct Loading {
+    /// Rounding of activations: exact is f32, standard bf16 before each product
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) precision: PrecisionName,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) kv_type: KvTypeName,
+    /// Weights are read where they lie in the files, or copied into memory first
+    #[arg(long, value_enum, default_value_t)]
+    weights: WeightsName,
+    /// Threads that compute; 0 is one per available CPU
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+impl Loading {
+    /// Loads the weights.
+    pub(crate) fn load(&self, checkpoint: Checkpoint) -> Result<Model> {
+        let options = ModelOptions::new()
+            .precision(match self.precision {
+                PrecisionName::Exact => Precision::Exact,
+                PrecisionName::Standard => Precision::Standard,
+            })
+            .kv_type(match self.kv_type {
+                KvTypeName::F32 => KvType::F32,
+                KvTypeName::Bf16 => KvType::BF16,
+            })
+            .weights(match self.weights {
+                WeightsName::Mapped => WeightStorage::Mapped,
+                WeightsName::Owned => WeightStorage::Owned,
+            })
+            .threads(self.threads);
+        Model::load(checkpoint, options, &progress::control())
+    }
+}
+
+/// How long a session may be.
+#[derive(clap::Args)]
+pub(crate) struct Context {
+    /// Positions for prompt and generated tokens; by default as many as the model was trained for
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Allow a --context longer than the model was trained for
+    #[arg(long)]
+    beyond_trained_length: bool,
+}
+
+impl Context {
+    pub(crate) fn options(&self) -> SessionOptions {
+        let options = SessionOptions::new().beyond_trained_length(self.beyond_trained_length);
+        match self.context {
+            Some(positions) => options.context(positions),
+            None => options,
+        }
+    }
+}
+
+/// [`Precision`] by name.
+#[derive(Clone, Copy, Default, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PrecisionName {
+    Exact,
+    #[default]
+    Standard,
+}
+
+/// [`KvType`] by name.
+#[derive(Clone, Copy, Default, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KvTypeName {
+    F32,
+    #[default]
+    Bf16,
+}
+
+/// [`WeightStorage`] by name.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum WeightsName {
+    #[default]
+    Mapped,
+    Owned,
+}

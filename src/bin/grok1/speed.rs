@@ -1,0 +1,47 @@
+//! Tokens per second, and how close they come to what the memory allows.
+
+use std::fmt;
+use std::time::Duration;
+
+use grok1::Result;
+
+use crate::bandwidth;
+
+/// How fast a model ran, beside the machine's limit.
+pub(crate) struct Speed {
+    /// Tokens of the prompt per second.
+    pub(crate) prefill: f64,
+    /// Generated tokens per second.
+    pub(crate) decode: f64,
+    /// Bytes of weights that one generated token reads.
+    pub(crate) bytes_per_token: u64,
+    /// Bytes per second that memory gives.
+    pub(crate) bandwidth: f64,
+}
+
+impl Speed {
+    /// Measures the bandwidth and puts it beside the rest.
+    pub(crate) fn measured(prefill: f64, decode: f64, bytes_per_token: u64) -> Result<Self> {
+        Ok(Self { prefill, decode, bytes_per_token, bandwidth: bandwidth::measure()? })
+    }
+
+    /// The share of the bandwidth that decode used. Above 1 for a model that fits into caches.
+    pub(crate) fn share(&self) -> f64 {
+        self.decode * self.bytes_per_token as f64 / self.bandwidth
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "prefill: {:.2} tok/s", self.prefill)?;
+        writeln!(f, "decode: {:.2} tok/s", self.decode)?;
+        writeln!(f, "read: {} bytes per token", self.bytes_per_token)?;
+        let gigabytes = self.bandwidth / 1e9;
+        writeln!(f, "bandwidth: {:.1} % of {gigabytes:.1} GB/s measured", 100.0 * self.share())
+    }
+}
+
+/// Tokens per second; 0 of no tokens.
+pub(crate) fn rate(tokens: usize, time: Duration) -> f64 {
+    if tokens == 0 { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+}

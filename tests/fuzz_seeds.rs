@@ -24,6 +24,11 @@ fn pickles_that_are_read_describe_bytes_that_exist() {
 }
 
 #[test]
+fn sessions_that_are_restored_run_and_save_to_the_same_bytes() {
+    holds_for_seeds("session", claims::session);
+}
+
+#[test]
 fn tokenizers_that_are_read_write_any_text() {
     holds_for_seeds("tokenizer", claims::tokenizer);
 }

@@ -1,10 +1,16 @@
 //! What holds for any bytes that a parser is given: each claim is a fuzz target, and a test of the crate for the seeds.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use grok1::checkpoint::pickle::{self, Content};
 use grok1::checkpoint::sentencepiece;
-use grok1::{MemorySource, ModelConfig, PieceKind, TextStream, Tokenizer};
+use grok1::{
+    Control, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler, Session, TextStream,
+    Tokenizer,
+};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What is read from a `config.json` is valid, and its widths can be computed. Tells whether it was read.
 pub fn config(bytes: &[u8]) -> bool {
@@ -57,4 +63,49 @@ pub fn tokenizer(bytes: &[u8]) -> bool {
     streamed += stream.finish();
     assert_eq!(Some(streamed), tokenizer.decode(&all).ok());
     true
+}
+
+/// A session that is restored runs, and saves to bytes that stay the same however often they are restored and saved. Tells
+/// whether one was restored.
+///
+/// Fingerprint and checksum, which no fuzzer guesses, are put right first.
+pub fn session(bytes: &[u8]) -> bool {
+    static MODEL: LazyLock<Model> = LazyLock::new(|| {
+        let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let tiny = folders.find_map(|folder| Some(folder.join("assets/tiny")).filter(|tiny| tiny.is_dir()));
+        let options = ModelOptions::new().threads(1);
+        Model::open_with(tiny.expect("assets/tiny"), options, &Control::new()).expect("the tiny model")
+    });
+    static FINGERPRINT: LazyLock<Vec<u8>> =
+        LazyLock::new(|| saved(&MODEL.session().expect("an empty session"), None)[FINGERPRINT_AT].to_vec());
+
+    let Some(end) = bytes.len().checked_sub(8).filter(|&end| end >= FINGERPRINT_AT.end) else {
+        return false;
+    };
+    let mut bytes = bytes.to_vec();
+    bytes[FINGERPRINT_AT].copy_from_slice(&FINGERPRINT);
+    let checksum = xxh3_64(&bytes[..end]);
+    bytes[end..].copy_from_slice(&checksum.to_le_bytes());
+
+    let Ok((session, sampler)) = MODEL.restore(&mut &*bytes, &Control::new()) else {
+        return false;
+    };
+    let first = saved(&session, sampler.as_ref());
+    let (mut session, sampler) = MODEL.restore(&mut &*first, &Control::new()).expect("a saved session");
+    assert_eq!(saved(&session, sampler.as_ref()), first);
+    if session.tokens().len() - session.position() < 8 {
+        // A full context is an error; anything else must go through.
+        let room = session.tokens().len() < session.context();
+        assert_eq!(session.feed(&[1], &Control::new()).is_ok(), room);
+    }
+    true
+}
+
+/// Where a saved session has the fingerprint of its model.
+const FINGERPRINT_AT: Range<usize> = 16..32;
+
+fn saved(session: &Session, sampler: Option<&Sampler>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    session.save(&mut bytes, sampler, &Control::new()).expect("memory to write to");
+    bytes
 }

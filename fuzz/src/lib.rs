@@ -87,11 +87,11 @@ pub fn session(bytes: &[u8]) -> bool {
     let checksum = xxh3_64(&bytes[..end]);
     bytes[end..].copy_from_slice(&checksum.to_le_bytes());
 
-    let Ok((session, sampler)) = MODEL.restore(&mut &*bytes, &Control::new()) else {
+    let Ok((session, sampler)) = MODEL.restore(&mut &*bytes, &SessionOptions::new(), &Control::new()) else {
         return false;
     };
     let first = saved(&session, sampler.as_ref());
-    let (mut session, sampler) = MODEL.restore(&mut &*first, &Control::new()).expect("a saved session");
+    let (mut session, sampler) = MODEL.restore(&mut &*first, &SessionOptions::new(), &Control::new()).expect("a saved session");
     assert_eq!(saved(&session, sampler.as_ref()), first);
     if session.tokens().len() - session.position() < 8 {
         // A full context is an error; anything else must go through.

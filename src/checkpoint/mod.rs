@@ -216,8 +216,6 @@ pub enum Format {
     Xai,
 }
 
-<<<<<<< HEAD
-=======
 impl Format {
     /// The name in lower case: `xai`.
     #[must_use]
@@ -228,47 +226,6 @@ impl Format {
     }
 }
 
-/// The embedding, shared with the output projection, and the last norm.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Head {
-    /// Embedding rows and output projection.
-    pub embedding: Matrix, // [vocab, width], OutIn
-    /// Scale of the norm before the output projection.
-    pub norm: Vector, // [width]
-}
-
-/// One decoder layer.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Layer {
-    /// Norm before attention.
-    pub attention_norm: Vector, // [width]
-    /// Query projection; outputs are ordered head by head.
-    pub query: Matrix, // width -> heads * head_dim
-    /// Key projection.
-    pub key: Matrix, // width -> kv_heads * head_dim
-    /// Value projection.
-    pub value: Matrix, // width -> kv_heads * head_dim
-    /// Attention output projection.
-    pub output: Matrix, // heads * head_dim -> width
-    /// Norm of the attention's output, inside the residual branch.
-    pub post_attention_norm: Vector, // [width]
-    /// Norm before router and experts.
-    pub moe_norm: Vector, // [width]
-    /// Router.
-    pub router: Matrix, // width -> experts
-    /// Expert projections that GELU is applied to.
-    pub gate: Vec<Matrix>, // [experts], width -> ffn_width
-    /// Expert projections that multiply the activated gate.
-    pub up: Vec<Matrix>, // [experts], width -> ffn_width
-    /// Expert projections back to the residual stream.
-    pub down: Vec<Matrix>, // [experts], ffn_width -> width
-    /// Norm of the experts' weighted sum, inside the residual branch.
-    pub post_moe_norm: Vector, // [width]
-}
-
->>>>>>> cli
 /// A stored tensor as a listing shows it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

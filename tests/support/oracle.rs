@@ -1,4 +1,5 @@
 //! The reference results: where they are, how they are read, how close one must come.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub(crate) fn oracle() -> Option<PathBuf> {
     }
 }
 
-/// A folder of the oracle's, or the one of the same name in the project's own fixtures.
+/// A JSON file.
 pub(crate) fn json(path: impl AsRef<Path>) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

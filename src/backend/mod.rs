@@ -102,7 +102,7 @@ pub struct Batch<'a> {
     pub sequences: &'a [Sequence],
     /// The pages of all sequences.
     pub pages: &'a [PageId],
-    /// Looked at within long stages; a cancelled stage leaves any result.
+    /// Looked at within long stages: one that leaves anything out fails with [`Cancelled`](crate::Cancelled).
     pub control: &'a Control,
 }
 

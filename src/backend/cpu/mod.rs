@@ -13,6 +13,7 @@ mod weights;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use self::attention::{Attention, Block, block_rows};
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::checkpoint;
 use crate::config::ModelConfig;
+use crate::control::Cancelled;
 use crate::error::Result;
 use crate::tensor::Layout;
 use crate::threads::Pool;
@@ -106,18 +108,26 @@ impl Cpu {
         matrices.iter().map(|matrix| self.load(matrix)).collect()
     }
 
-    /// A region whose parts a cancelled call skips.
-    fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) {
+    /// A region whose parts a cancelled call skips. It fails then, even if the request was taken back meanwhile.
+    fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) -> Result<()> {
+        let skipped = AtomicBool::new(false);
         self.pool.run(parts, &|index| {
-            if !batch.control.is_cancelled() {
+            if batch.control.is_cancelled() {
+                skipped.store(true, Relaxed);
+            } else {
                 part(index);
             }
         });
+        if skipped.into_inner() { Err(Cancelled.into()) } else { Ok(()) }
     }
 
     /// A region with a part per row; a few rows are not worth one.
-    fn each_row(&self, batch: &Batch<'_>, rows: usize, part: impl Fn(usize) + Sync) {
-        if rows < 4 { (0..rows).for_each(part) } else { self.region(batch, rows, part) }
+    fn each_row(&self, batch: &Batch<'_>, rows: usize, part: impl Fn(usize) + Sync) -> Result<()> {
+        if rows >= 4 {
+            return self.region(batch, rows, part);
+        }
+        (0..rows).for_each(part);
+        Ok(())
     }
 
     fn norm(&self, x: &[f32], scale: &[f32], out: &mut [f32], then: Then) {
@@ -315,7 +325,7 @@ impl Backend for Cpu {
             // SAFETY: each part has its own row.
             let out = unsafe { normed.slice(row * width..(row + 1) * width) };
             self.norm(x, &layer.attention_norm, out, then);
-        });
+        })?;
 
         let x = Rows { data: &scratch.normed, stride: width, index: all };
         let outs =
@@ -331,7 +341,7 @@ impl Backend for Cpu {
                 }
                 part -= strips;
             }
-        });
+        })?;
 
         let (query, key) = (Shared::new(&mut scratch.query), Shared::new(&mut scratch.key));
         self.each_row(batch, rows, |row| {
@@ -345,7 +355,7 @@ impl Backend for Cpu {
             if self.rounds() {
                 self.isa.run(RoundBf16(query));
             }
-        });
+        })?;
         self.append(index, batch, cache, scratch)?;
 
         let attended = Shared::new(&mut scratch.attended);
@@ -375,7 +385,7 @@ impl Backend for Cpu {
                 }
                 block -= blocks;
             }
-        });
+        })?;
 
         let x = Rows { data: &scratch.attended, stride: query_width, index: all };
         let branch = Shared::new(&mut scratch.branch);
@@ -383,8 +393,7 @@ impl Backend for Cpu {
         self.region(batch, layer.output.strips(), |strip| {
             // SAFETY: each part has its own columns.
             unsafe { layer.output.product(self.isa, x, layer.output.columns(strip), out) };
-        });
-        Ok(())
+        })
     }
 
     fn route(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
@@ -412,8 +421,7 @@ impl Backend for Cpu {
                 let probabilities = probabilities.slice(row * experts..(row + 1) * experts);
                 self.select(probabilities, ids.slice(pairs.clone()), gates.slice(pairs));
             }
-        });
-        Ok(())
+        })
     }
 
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
@@ -448,7 +456,7 @@ impl Backend for Cpu {
                     }
                 }
             });
-        });
+        })?;
 
         let strips = layer.down[0].strips();
         let out = Shared::new(down);
@@ -460,7 +468,7 @@ impl Backend for Cpu {
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
             unsafe { weights.product(self.isa, x, weights.columns(part % strips), out) };
-        });
+        })?;
 
         let branch = Shared::new(branch);
         self.each_row(batch, rows, |row| {
@@ -472,8 +480,7 @@ impl Backend for Cpu {
                 let factor = gates[row * selected + slot];
                 self.isa.run(Scale { x, factor, out, add: slot > 0 });
             }
-        });
-        Ok(())
+        })
     }
 
     fn residual(
@@ -494,8 +501,7 @@ impl Backend for Cpu {
             // SAFETY: each part has its own row.
             let hidden = unsafe { hidden.slice(range.clone()) };
             self.norm(&scratch.branch[range], scale, hidden, Then::Add);
-        });
-        Ok(())
+        })
     }
 
     fn head(
@@ -514,7 +520,7 @@ impl Backend for Cpu {
             // SAFETY: each part has its own row.
             let out = unsafe { normed.slice(index * width..(index + 1) * width) };
             self.norm(x, &head.norm, out, then);
-        });
+        })?;
         let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
@@ -528,8 +534,7 @@ impl Backend for Cpu {
                 let (scale, cap) = (self.config.output_scale, self.config.output_cap);
                 self.isa.run(SoftCap { values, scale, cap });
             }
-        });
-        Ok(())
+        })
     }
 
     fn normed(&self, head: &Head, rows: &[u32], scratch: &Scratch, out: &mut [f32]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::ModelError;
@@ -53,7 +54,9 @@ pub(crate) trait Job {
 pub(crate) struct Engine {
     config: ModelConfig,
     batch_rows: usize,
-    busy: Mutex<bool>,
+    device: String,
+    /// The thread whose turn it is.
+    busy: Mutex<Option<ThreadId>>,
     freed: Condvar,
     work: Mutex<Work>,
 }
@@ -89,13 +92,14 @@ struct Turn<'a>(&'a Engine);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.freed.notify_one();
     }
 }
 
 impl Engine {
     pub(crate) fn new(config: ModelConfig, batch_rows: usize, runner: Box<dyn Runner>) -> Self {
+        let device = runner.name();
         let work = Work {
             runner,
             rows: Vec::new(),
@@ -105,18 +109,23 @@ impl Engine {
             output_rows: Vec::new(),
             output: Vec::new(),
         };
-        Self { config, batch_rows, busy: Mutex::new(false), freed: Condvar::new(), work: Mutex::new(work) }
+        let (busy, freed) = (Mutex::default(), Condvar::new());
+        Self { config, batch_rows, device, busy, freed, work: Mutex::new(work) }
     }
 
-    /// Waits for the turn, at most until cancelled.
+    /// Waits for the turn, at most until cancelled. A callback of a run would wait for itself.
     fn turn(&self, control: &Control) -> Result<Turn<'_>> {
+        let this = thread::current().id();
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while *busy {
+        while let Some(owner) = *busy {
+            if owner == this {
+                return Err(ModelError::Nested.into());
+            }
             control.check()?;
             let wait = self.freed.wait_timeout(busy, Duration::from_millis(10));
             busy = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
-        *busy = true;
+        *busy = Some(this);
         Ok(Turn(self))
     }
 
@@ -126,8 +135,8 @@ impl Engine {
     }
 
     /// What computes.
-    pub(crate) fn device(&self) -> String {
-        self.work().runner.name()
+    pub(crate) fn device(&self) -> &str {
+        &self.device
     }
 
     /// Runs all jobs; on error no sequence has moved.

@@ -28,6 +28,9 @@ pub enum ModelError {
         /// Index of the entry.
         entry: usize,
     },
+    /// The model was run by a sink, a progress callback or an observer of a run of its own, which would wait for itself.
+    #[error("the model cannot be run from within its own run")]
+    Nested,
     /// More tokens than the context has room for.
     #[error("entry {entry}: {tokens} tokens after {position} do not fit into a context of {context}")]
     ContextFull {

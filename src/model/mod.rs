@@ -151,7 +151,7 @@ impl Model {
 
     /// What computes, for people: `cpu (avx512, 2 threads)`.
     #[must_use]
-    pub fn device(&self) -> String {
+    pub fn device(&self) -> &str {
         self.0.engine.device()
     }
 

@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Runs `tokens` and returns the natural logarithm of each one's probability after all that came before it; `None` for a
-    /// first token with nothing before it.
+    /// first token if nothing came before it, or if the last run did not ask for [`logits`](Self::logits).
     ///
     /// # Errors
     /// As [`Model::run`].

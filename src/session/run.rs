@@ -88,7 +88,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError`](crate::ModelError): no tokens, a token or a session that is not the model's, a full context, no KV pages
-    /// left. [`Cancelled`](crate::Cancelled). The backend's own.
+    /// left, a call from within a callback of another run. [`Cancelled`](crate::Cancelled). The backend's own.
     pub fn run(&self, entries: &mut [Entry<'_>], control: &Control) -> Result<()> {
         self.run_watched(entries, control, None)
     }

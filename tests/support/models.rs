@@ -5,8 +5,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use grok1::backend::cpu::Cpu;
 use grok1::backend::scalar::Scalar;
-use grok1::{Control, Entry, KvType, Model, ModelOptions, Precision, Session, Threads, Want, checkpoint};
+use grok1::{
+    Control, Entry, KvType, Model, ModelOptions, Precision, Session, Threads, Want, WeightStorage, checkpoint,
+};
 
 /// The trained model in the project.
 pub(crate) fn tiny_path() -> PathBuf {
@@ -43,9 +46,13 @@ pub(crate) fn open_scalar(path: impl AsRef<Path>) -> Model {
     Model::load_on(backend, checkpoint, exact(), &Control::new()).unwrap()
 }
 
-/// A pool of `width` threads to lend to models.
-pub(crate) fn threads(width: usize) -> Arc<Threads> {
-    Arc::new(Threads::new(width).unwrap())
+/// The trained model with one instruction set of the processor's, in f32.
+pub(crate) fn tiny_on(instruction_set: &str, batch_rows: usize) -> Model {
+    let checkpoint = checkpoint::open(tiny_path(), None).unwrap();
+    let threads = Arc::new(Threads::new(2).unwrap());
+    let cpu = Cpu::new(checkpoint.config.clone(), Precision::Exact, WeightStorage::Mapped, threads)
+        .with_instruction_set(instruction_set);
+    Model::load_on(cpu, checkpoint, exact().batch_rows(batch_rows), &Control::new()).unwrap()
 }
 
 /// Runs `tokens` and collects the logits of each.

@@ -1,5 +1,7 @@
 //! What can go wrong when a model is opened or run. Uses the ground.
 
+use std::io;
+
 use crate::error::{Classify, ErrorKind, Outcome};
 
 /// An error of opening or running a model.
@@ -78,7 +80,7 @@ pub enum ModelError {
     },
     /// The weights could not be sampled for their fingerprint.
     #[error("cannot read weights for the model's fingerprint")]
-    Fingerprint(#[source] std::io::Error),
+    Fingerprint(#[source] io::Error),
     /// The tokenizer that was given could not be read.
     #[error("cannot read tokenizer {path}")]
     Tokenizer {
@@ -86,7 +88,7 @@ pub enum ModelError {
         path: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// An option that cannot be.
     #[error("option {option} is {found}, expected {expected}")]
@@ -106,7 +108,11 @@ impl Classify for ModelError {
             Self::ContextFull { .. } => ErrorKind::Outcome(Outcome::ContextFull),
             Self::KvFull { .. } => ErrorKind::Outcome(Outcome::KvFull),
             Self::Vocabulary { .. } => ErrorKind::Format,
-            Self::Fingerprint(_) | Self::Tokenizer { .. } => ErrorKind::Resource,
+            Self::Tokenizer { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => ErrorKind::Format,
+                _ => ErrorKind::Resource,
+            },
+            Self::Fingerprint(_) => ErrorKind::Resource,
             _ => ErrorKind::Argument,
         }
     }

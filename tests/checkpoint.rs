@@ -319,7 +319,7 @@ fn opening_reads_headers_only() {
         read: Arc::clone(&read),
         opened: Mutex::default(),
     };
-    let given = MemorySource::new("given", *b"");
+    let given = MemorySource::new("given", std::fs::read(format!("{TINY}/tokenizer.model")).unwrap());
     checkpoint::open_folder(&folder, Some(&FileFolder::new(TINY)), Some(&given)).unwrap();
     assert!(read.load(Ordering::Relaxed) <= 50 * 3 * 512);
     assert_eq!(folder.opened.into_inner().unwrap().len(), 50);

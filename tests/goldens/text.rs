@@ -70,7 +70,7 @@ fn assert_perplexity(options: ModelOptions, tolerance: f64) {
     let root = oracle().map_or_else(fixtures, |oracle| oracle.join("goldens"));
     let [found, truth] =
         losses(&open(tiny_path(), options), &Tensors::open(root.join("perplexity.safetensors")));
-    eprintln!("loss per token {found:.6}, truth {truth:.6}");
+    eprintln!("loss per token {found:.6}, truth {truth:.6}, off by {:.1e}", found - truth);
     assert!((found - truth).abs() <= tolerance, "loss per token {found}, truth {truth}");
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use grok1::checkpoint::pickle::{self, Content};
 use grok1::checkpoint::sentencepiece;
 use grok1::{
-    Control, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler, Session, TextStream,
-    Tokenizer,
+    Control, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler, Session, SessionOptions,
+    TextStream, Tokenizer,
 };
 use xxhash_rust::xxh3::xxh3_64;
 

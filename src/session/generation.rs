@@ -240,9 +240,9 @@ impl Session {
     ///
     /// A prompt that begins a session is encoded as SentencePiece does; later ones are appended to the text as they stand. An
     /// empty prompt goes on from where the session is.
-    pub fn generate<'a>(
+    pub fn generate<'a, 'p>(
         &'a mut self,
-        prompt: impl Into<Prompt<'a>>,
+        prompt: impl Into<Prompt<'p>>,
         sampler: &'a mut Sampler,
     ) -> Generate<'a> {
         let prompt = match prompt.into() {

@@ -18,7 +18,7 @@ pub(crate) fn oracle() -> Option<PathBuf> {
     }
 }
 
-/// A folder of the oracle's, or the one of the same name in the project's own fixtures.
+/// A JSON file.
 pub(crate) fn json(path: impl AsRef<Path>) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

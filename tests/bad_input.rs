@@ -104,7 +104,7 @@ const OPENING: &[Case<()>] = &[
         "batches of nothing",
         |()| opening("assets/tiny", standard().batch_rows(0)),
         Argument,
-        "option batch_rows is 0, expected at least 1",
+        "option batch_rows is 0, expected 1 to 65536",
     ),
 ];
 
@@ -394,8 +394,30 @@ const CALLS: &[Case<Scene>] = &[
     ),
     case(
         "no saved session",
-        |s| s.model.restore(&mut &b"GROK1SES"[..], &Control::new()).err(),
+        |s| s.model.restore(&mut &b"GROK1SES"[..], &SessionOptions::new(), &Control::new()).err(),
         Format,
         "saved session: cannot read: failed to fill whole buffer",
     ),
 ];
+
+#[test]
+fn a_checkpoint_that_a_host_has_changed_is_refused_when_loaded() {
+    type Change = fn(&mut grok1::Checkpoint);
+    let changes: [(Change, &str); 5] = [
+        (|c| c.layers[0].gate.clear(), "found 0 experts, expected 8 experts"),
+        (|c| drop(c.layers.pop()), "found 3 layers, expected 4 layers"),
+        (|c| c.config.selected_experts = 9, "selected_experts is 9"),
+        (|c| c.layers[1].moe_norm.len = 255, "found [255], expected [256]"),
+        (
+            |c| (c.layers[2].output.inputs, c.layers[2].output.outputs) = (128, 512),
+            "found 128 to 512 in 1 row groups, expected 256 to 256",
+        ),
+    ];
+    for (change, message) in changes {
+        let mut checkpoint = grok1::checkpoint::open("assets/tiny", None).unwrap();
+        change(&mut checkpoint);
+        let error = Model::load(checkpoint, standard(), &Control::new()).unwrap_err();
+        assert_eq!(error.kind(), Format);
+        assert!(error.chain().contains(message), "{}", error.chain());
+    }
+}

@@ -216,8 +216,9 @@ impl Observer for Last {
 
 /// Runs [`BATCHES`] of random tokens stage by stage.
 fn traces<B: Backend>(backend: &B, checkpoint: &Checkpoint, kv: KvType) -> Vec<Trace> {
-    let layer = backend.load_layer(&checkpoint.layers[0]).unwrap();
-    let head = backend.load_head(&checkpoint.head).unwrap();
+    let control = Control::new();
+    let layer = backend.load_layer(&checkpoint.layers[0], &control).unwrap();
+    let head = backend.load_head(&checkpoint.head, &control).unwrap();
     let (mut cache, mut scratch) = (backend.cache(kv), backend.scratch());
     let mut random = Random(7);
     let mut positions = [0; 3];
@@ -238,8 +239,7 @@ fn traces<B: Backend>(backend: &B, checkpoint: &Checkpoint, kv: KvType) -> Vec<T
         for &page in &pages {
             backend.allocate_page(&mut cache, page).unwrap();
         }
-        let control = Control::new();
-        let batch = Batch { rows: &rows, sequences: &sequences, pages: &pages, control: &control };
+        let batch = Batch::new(&rows, &sequences, &pages, &control).unwrap();
         let mut seen = Last::default();
         backend.embed(&head, &batch, &mut scratch).unwrap();
         backend.observe_hidden(&scratch, 0, &mut seen).unwrap();
@@ -256,7 +256,7 @@ fn traces<B: Backend>(backend: &B, checkpoint: &Checkpoint, kv: KvType) -> Vec<T
         let Last(mut trace) = seen;
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         trace.normed.resize(rows.len() * checkpoint.config.width, f32::NAN);
-        backend.normed(&head, &all, &scratch, &mut trace.normed).unwrap();
+        backend.normed(&head, &batch, &all, &mut scratch, &mut trace.normed).unwrap();
         trace.logits.resize(rows.len() * checkpoint.config.vocab, f32::NAN);
         backend.head(&head, &batch, &all, &mut scratch, &mut trace.logits).unwrap();
         trace

@@ -91,7 +91,8 @@ pub fn session(bytes: &[u8]) -> bool {
         return false;
     };
     let first = saved(&session, sampler.as_ref());
-    let (mut session, sampler) = MODEL.restore(&mut &*first, &SessionOptions::new(), &Control::new()).expect("a saved session");
+    let (mut session, sampler) =
+        MODEL.restore(&mut &*first, &SessionOptions::new(), &Control::new()).expect("a saved session");
     assert_eq!(saved(&session, sampler.as_ref()), first);
     if session.tokens().len() - session.position() < 8 {
         // A full context is an error; anything else must go through.

@@ -65,9 +65,7 @@ pub enum ModelError {
         trained: usize,
     },
     /// A callback of a run called into the model that was running.
-    #[error(
-        "the model is running: a callback of a run must not run, save or restore sessions of the same model"
-    )]
+    #[error("the model cannot be run from within its own run")]
     Reentrant,
     /// A text function of a model without a tokenizer.
     #[error("the model has no tokenizer; give one with ModelOptions::tokenizer")]

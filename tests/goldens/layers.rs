@@ -23,7 +23,7 @@ struct Seen {
 impl Observer for Seen {
     fn batch(&mut self, batch: &Batch<'_>) {
         assert!(self.tokens.is_empty(), "a second batch");
-        self.tokens.extend(batch.rows.iter().map(|row| row.token));
+        self.tokens.extend(batch.rows().iter().map(|row| row.token));
     }
 
     fn routing(&mut self, _layer: usize, routing: &Routing<'_>) {

@@ -53,7 +53,7 @@ fn hidden_states_are_what_logits_are_made_of() {
     let model = tiny(exact());
     let tokens = &sonnet(&model)[..70];
     let embedding = &model.checkpoint().head.embedding; // [vocab, width]
-    let bytes = embedding.data.to_vec().unwrap();
+    let bytes = embedding.data.slice().unwrap().unwrap();
     let embedding: Vec<f32> =
         bytes.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect();
     let mut hidden = Vec::new();
@@ -150,7 +150,7 @@ fn an_observer_sees_every_row_of_every_batch() {
     }
     impl Observer for Seen {
         fn batch(&mut self, batch: &Batch<'_>) {
-            self.rows.extend(batch.rows.iter().map(|row| (row.token, row.position)));
+            self.rows.extend(batch.rows().iter().map(|row| (row.token, row.position)));
         }
         fn routing(&mut self, _layer: usize, routing: &Routing<'_>) {
             self.routed += routing.experts.len();

@@ -81,7 +81,7 @@ fn a_full_pool_is_an_error_that_changes_nothing() {
     assert_eq!(error.kind(), ErrorKind::Outcome(Outcome::KvFull));
     assert_eq!(
         error.to_string(),
-        "KV pages: 2 needed, 0 free of 3; free or truncate a session, or raise the limit"
+        "entry 1: 2 KV pages needed, 0 free of 3; free or truncate a session, or raise the limit"
     );
     assert_eq!(pages(&model), 2);
     assert_eq!((a.position(), a.tokens()), (60, &tokens[..60]));
@@ -108,4 +108,15 @@ fn a_fork_that_finds_no_page_to_copy_to_stays_as_it_is() {
     drop(original);
     fork.feed(&[5], &Control::new()).unwrap();
     assert_eq!((fork.position(), pages(&model)), (11, 1));
+}
+
+#[test]
+fn trimming_gives_unused_pages_back_and_they_can_be_taken_again() {
+    let model = tiny(standard());
+    let mut session = fed(&model, 130);
+    let expected = session.feed(&[9], &Control::new()).unwrap().to_vec();
+    drop(session);
+    model.trim(&Control::new()).unwrap();
+    let mut again = fed(&model, 130);
+    assert!(again.feed(&[9], &Control::new()).unwrap() == expected);
 }

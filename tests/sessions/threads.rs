@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use grok1::backend::cpu::Cpu;
-use grok1::{Control, Entry, Generation, Model, Pool, Sampler, Session, Want};
+use grok1::{Control, Entry, ErrorKind, Generation, Model, Pool, Sampler, Session, Want};
 
 use crate::models::{exact, logits, standard, tiny, tiny_on};
 use crate::oracle::Distance;
@@ -143,4 +143,55 @@ fn running_a_model_from_within_its_own_run_is_an_error_and_no_deadlock() {
     assert_eq!(error.unwrap().to_string(), "the model cannot be run from within its own run");
     assert_eq!((session.position(), other.position()), (2, 0));
     other.feed(&[7], &Control::new()).unwrap();
+}
+
+#[test]
+fn a_pool_that_repeats_parts_changes_nothing_and_one_that_forgets_them_is_an_error() {
+    struct Twice;
+    impl Pool for Twice {
+        fn width(&self) -> usize {
+            2
+        }
+        fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync)) {
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| (0..parts).for_each(|_| part(0)));
+                }
+            });
+        }
+    }
+    struct Lazy;
+    impl Pool for Lazy {
+        fn width(&self) -> usize {
+            1
+        }
+        fn run(&self, parts: usize, part: &(dyn Fn(usize) + Sync)) {
+            (1..parts).for_each(part);
+        }
+    }
+    let expected = tiny(standard()).session().unwrap().feed(&[5, 6, 7], &Control::new()).unwrap().to_vec();
+    let twice = tiny(standard().pool(Arc::new(Twice)));
+    assert!(twice.session().unwrap().feed(&[5, 6, 7], &Control::new()).unwrap() == expected);
+    let lazy = tiny(standard().pool(Arc::new(Lazy)));
+    let error = lazy.session().unwrap().feed(&[5, 6, 7], &Control::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Bug);
+    assert!(error.to_string().starts_with("the thread pool did "), "{error}");
+}
+
+#[test]
+fn a_panicking_callback_leaves_the_session_as_it_was() {
+    let model = tiny(standard());
+    let mut session = model.session().unwrap();
+    session.feed(&[5, 6], &Control::new()).unwrap();
+    let held = model.kv_bytes();
+    let mut sink = |_: usize, _: &[f32]| -> ControlFlow<()> { panic!("a sink's own") };
+    let tokens = [7; 100];
+    let entry = Entry::new(&mut session, &tokens).want(Want::All(&mut sink));
+    let run = std::panic::AssertUnwindSafe(|| model.run(&mut [entry], &Control::new()));
+    assert!(std::panic::catch_unwind(run).is_err());
+    assert_eq!((session.tokens(), session.position()), (&[5, 6][..], 2));
+    assert_eq!(model.kv_bytes(), held);
+    let mut fresh = model.session().unwrap();
+    let expected = fresh.feed(&[5, 6, 7], &Control::new()).unwrap().to_vec();
+    assert!(session.feed(&[7], &Control::new()).unwrap() == expected);
 }

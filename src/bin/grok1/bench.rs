@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return output::print(format!("device: {}\n{speed}", model.device()));
     }
     output::print_json(&Report {
-        device: model.device(),
+        device: model.device().to_owned(),
         precision: args.loading.precision,
         kv_type: args.loading.kv_type,
         prompt_tokens: args.prompt_tokens,

@@ -1,4 +1,34 @@
 //! Runs Grok-1, xAI's 314-billion-parameter mixture-of-experts model, inside your program.
+//!
+//! ```no_run
+//! use grok1::{Model, Sampler};
+//!
+//! let model = Model::open("checkpoints/ckpt-0")?;
+//! let mut session = model.session()?;
+//! let mut sampler = Sampler::new().temperature(0.7).top_p(0.95).seed(42);
+//! for piece in session.generate("The answer to life", &mut sampler) {
+//!     print!("{}", piece?.text());
+//! }
+//! # Ok::<(), grok1::Error>(())
+//! ```
+//!
+//! A [`Model`] is opened once and shared. A [`Session`] is one sequence: its tokens, its keys and values. Everything it can do is thin
+//! over [`Model::run`], which takes tokens of any number of sessions at once. A [`Sampler`] chooses tokens from logits, a
+//! [`Generation`] makes text of them until something ends it, and a [`Control`] goes into every long call to cancel it. Types are
+//! owned and may be stored and sent to other threads; nothing here needs an async runtime.
+//!
+//! The code is a house with arrows that run downwards only:
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
+//! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
+//! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
+//! | [`checkpoint`] | files as named, typed views of weights |
+//! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
+//! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |
+//!
+//! Everything outside [`backend`] follows semantic versioning; that module is open to implementers and may change before 1.0.
 
 #![deny(missing_debug_implementations)]
 #![cfg_attr(
@@ -22,11 +52,11 @@ mod config;
 mod control;
 mod error;
 mod model;
-pub mod sample;
+mod sample;
 mod session;
 mod source;
 mod tensor;
-pub mod text;
+mod text;
 mod threads;
 mod vocab;
 pub mod weights;
@@ -47,3 +77,7 @@ pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 pub use text::{TextStream, Tokenizer, TokenizerError};
 pub use threads::{Pool, Threads};
 pub use vocab::{PieceKind, VocabEntry, Vocabulary};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

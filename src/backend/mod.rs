@@ -102,7 +102,7 @@ pub struct Row {
 pub struct Sequence {
     /// Its rows in the batch, at consecutive positions.
     pub rows: Range<usize>,
-    /// Its pages within [`Batch::pages`], those that the rows are written to included.
+    /// Its pages among those given to [`Batch::new`], those that the rows are written to included.
     pub pages: Range<usize>,
 }
 

@@ -200,7 +200,8 @@ impl ModelConfig {
             }
         };
         let grok1 = Self::grok1();
-        let cap = |given: Option<f32>| given.filter(|&cap| cap != 0.0);
+        // Zero means none, as in GGUF.
+        let cap = |given: Option<f32>, default| given.map_or(default, |cap| (cap != 0.0).then_some(cap));
         Self {
             layers: json.num_layers,
             width: json.emb_size,
@@ -215,11 +216,9 @@ impl ModelConfig {
             embedding_scale: json.embedding_multiplier_scale,
             output_scale: json.output_multiplier_scale,
             attention_scale: json.attn_output_multiplier,
-            attention_cap: json
-                .attn_logit_softcap
-                .map_or(grok1.attention_cap, |cap| (cap != 0.0).then_some(cap)),
-            router_cap: cap(json.router_logit_softcap),
-            output_cap: cap(json.final_logit_softcap),
+            attention_cap: cap(json.attn_logit_softcap, grok1.attention_cap),
+            router_cap: cap(json.router_logit_softcap, grok1.router_cap),
+            output_cap: cap(json.final_logit_softcap, grok1.output_cap),
             renormalise_gates: json.router_renormalise,
             norm_epsilon: json.rms_norm_eps.unwrap_or(grok1.norm_epsilon),
             rope_base: json.rope_base.unwrap_or(grok1.rope_base),

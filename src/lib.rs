@@ -28,7 +28,8 @@
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
 //! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |
 //!
-//! Everything outside [`backend`] follows semantic versioning; that module is open to implementers and may change before 1.0.
+//! Everything but [`backend`], and what takes its traits ([`Model::load_on`], [`Model::observe`]), follows semantic versioning; that
+//! module is open to implementers and may change before 1.0.
 
 #![deny(missing_debug_implementations)]
 #![cfg_attr(

@@ -48,7 +48,7 @@ pub trait Folder: Send + Sync {
 /// A file of the file system, mapped on first use.
 ///
 /// The mapping is read-only and shared. A file that another process *shrinks* while it is mapped raises `SIGBUS` when the lost
-/// part is touched, as with every mapped file; load with `Weights::Owned` where that can happen.
+/// part is touched, as with every mapped file; load with [`WeightStorage::Owned`](crate::WeightStorage::Owned) where that can happen.
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,

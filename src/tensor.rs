@@ -157,6 +157,7 @@ impl Matrix {
 
 /// Which index of a [`Matrix`] runs fastest in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Layout {
     /// `[inputs, outputs]`: the outputs of one input lie together (xAI's checkpoint).
     InOut,

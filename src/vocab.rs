@@ -13,6 +13,7 @@ pub struct VocabEntry {
 
 /// What a piece is for (SentencePiece's `ModelProto.SentencePiece.Type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PieceKind {
     /// Ordinary text, made by merging.
     Normal,

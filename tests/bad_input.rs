@@ -77,13 +77,13 @@ const OPENING: &[Case<()>] = &[
         "no such tokenizer",
         |()| opening("assets/tiny", standard().tokenizer("no/such/tokenizer.model")),
         Format,
-        "cannot read tokenizer no/such/tokenizer.model: No such file or directory (os error 2)",
+        "cannot read no/such/tokenizer.model: No such file or directory (os error 2)",
     ),
     case(
         "a folder as tokenizer",
         |()| opening("assets/tiny", standard().tokenizer("src")),
         Format,
-        "cannot read tokenizer src: not a regular file",
+        "cannot read src: not a regular file",
     ),
     case(
         "something else as tokenizer",

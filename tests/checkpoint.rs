@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,27 +12,16 @@ use grok1::checkpoint::{self, Checkpoint, TensorInfo};
 use grok1::{DType, FileFolder, FileSource, Folder, Layout, MemorySource, ModelConfig, Source};
 
 mod support {
+    pub(crate) mod oracle;
     pub(crate) mod xai;
 }
+use support::oracle::oracle;
 use support::xai;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 
 fn open(path: impl AsRef<Path>) -> Checkpoint {
     checkpoint::open(path, None).unwrap_or_else(|error| panic!("{}", grok1::Error::from(error).chain()))
-}
-
-/// The folder of checkpoints with goldens, where there is one.
-fn oracle() -> Option<PathBuf> {
-    let path = std::env::var_os("GROK1_ORACLE").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle")),
-        PathBuf::from,
-    );
-    if path.is_dir() {
-        return Some(path);
-    }
-    eprintln!("skipped: no oracle at {}", path.display());
-    None
 }
 
 /// The file as the writer of these tests makes it from its arrays.

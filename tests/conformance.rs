@@ -414,3 +414,20 @@ fn weights_in_memory_give_the_same_bits_as_mapped_ones() {
     };
     assert_eq!(run(WeightStorage::Mapped), run(WeightStorage::Owned));
 }
+
+#[test]
+fn a_batch_whose_parts_do_not_fit_together_is_refused() {
+    let row = |position| Row { token: 0, position };
+    let control = Control::new();
+    let cases: [(&[Row], Vec<Sequence>); 6] = [
+        (&[row(0), row(2)], vec![Sequence { rows: 0..2, pages: 0..1 }]),
+        (&[row(u32::MAX), row(0)], vec![Sequence { rows: 0..2, pages: 0..1 }]),
+        (&[row(64)], vec![Sequence { rows: 0..1, pages: 0..1 }]),
+        (&[row(0)], vec![Sequence { rows: 0..1, pages: 0..2 }]),
+        (&[row(0), row(1)], vec![Sequence { rows: 0..1, pages: 0..1 }]),
+        (&[row(0)], vec![Sequence { rows: 0..1, pages: 0..1 }, Sequence { rows: 0..1, pages: 0..1 }]),
+    ];
+    for (rows, sequences) in cases {
+        assert!(Batch::new(rows, &sequences, &[PageId(0)], &control).is_err(), "{rows:?} {sequences:?}");
+    }
+}

@@ -7,8 +7,10 @@ use grok1::checkpoint::{self, Checkpoint, CheckpointError};
 use grok1::{Classify, DType, Error, ErrorKind, MemoryFolder, MemorySource, ModelConfig};
 
 mod support {
+    pub(crate) mod random;
     pub(crate) mod xai;
 }
+use support::random::Random;
 use support::xai::{self, Array};
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -599,15 +601,8 @@ fn assert_sound(content: &Content, len: u64) {
 #[test]
 fn random_damage_never_panics() {
     let good = good();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    // The generator of Steele, Lea and Flood's SplitMix64.
-    let mut random = |below: usize| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % below as u64) as usize
-    };
+    let mut numbers = Random(1);
+    let mut random = |below| numbers.below(below);
     let opcodes = b"\x80\x95.(\x94hjN\x88\x89JKM\x8cCB\x8e)\x85\x86\x87t}u\x93\x81Rb";
     for _ in 0..20_000 {
         let mut bytes = good[[NORM, KEY][random(2)]].clone();

@@ -7,6 +7,13 @@ use grok1::checkpoint::sentencepiece;
 use grok1::{PieceKind, TextStream, Tokenizer, TokenizerError, VocabEntry, Vocabulary};
 use serde_json::Value;
 
+mod support {
+    pub(crate) mod oracle;
+    pub(crate) mod random;
+}
+use support::oracle::oracle;
+use support::random::Random;
+
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -30,15 +37,9 @@ fn tiny() -> Tokenizer {
 }
 
 /// Grok-1's tokenizer and the folder of its goldens, where there is one.
-fn grok(test: &str) -> Option<(Tokenizer, PathBuf)> {
-    let oracle = std::env::var_os("GROK1_ORACLE").map_or_else(|| here("../shared/oracle"), PathBuf::from);
-    let folder = oracle.join("tokenizer");
-    let model = folder.join("grok1.tokenizer.model");
-    if !model.exists() {
-        eprintln!("skipped: {test} needs {}", model.display());
-        return None;
-    }
-    Some((open(&model), folder))
+fn grok() -> Option<(Tokenizer, PathBuf)> {
+    let folder = oracle()?.join("tokenizer");
+    Some((open(&folder.join("grok1.tokenizer.model")), folder))
 }
 
 fn encode(tokenizer: &Tokenizer, case: &Value) -> Vec<u32> {
@@ -85,7 +86,7 @@ fn the_tiny_vocabulary_encodes_and_decodes_as_sentencepiece_does() {
 
 #[test]
 fn the_grok_vocabulary_encodes_and_decodes_as_sentencepiece_does() {
-    let Some((tokenizer, folder)) = grok("the Grok-1 vocabulary's goldens") else { return };
+    let Some((tokenizer, folder)) = grok() else { return };
     for case in lines(&folder.join("grok_encode.jsonl")) {
         check_encode(&tokenizer, &case);
         check_decode(&tokenizer, &case);
@@ -156,7 +157,7 @@ fn every_kind_of_vocabulary_encodes_decodes_and_streams_as_sentencepiece_does() 
 
 #[test]
 fn the_vectors_of_the_specification_hold() {
-    let Some((tokenizer, _)) = grok("the specification's vectors") else { return };
+    let Some((tokenizer, _)) = grok() else { return };
     let encoded: &[(&str, &[u32])] = &[
         (
             "The answer to life the universe and everything is of course",
@@ -246,19 +247,6 @@ fn a_continuation_is_encoded_without_a_space_in_front() {
         assert_eq!(tokenizer.decode(&ids).unwrap(), format!("{before}{after}"));
     }
     assert!(tokenizer.encode_continuation("").is_empty());
-}
-
-/// Pseudo-random numbers, the same in every run (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
 }
 
 /// Ids of all goldens, and random ones, half of them byte pieces.
@@ -422,8 +410,7 @@ fn a_vocabulary_that_cannot_work_is_refused() {
 /// Texts of one megabyte that would make a careless encoder quadratic.
 #[test]
 fn a_megabyte_of_anything_round_trips() {
-    let (tokenizer, _) =
-        grok("long texts with the Grok-1 vocabulary").unwrap_or_else(|| (tiny(), PathBuf::new()));
+    let (tokenizer, _) = grok().unwrap_or_else(|| (tiny(), PathBuf::new()));
     let kind = ["a", " ", "\n", "ab", "日本", "🙂", "<|", "\u{e000}"];
     for text in kind.map(|unit| unit.repeat((1 << 20) / unit.len())) {
         assert_eq!(tokenizer.decode(&tokenizer.encode(&text)).unwrap(), text);

@@ -17,7 +17,7 @@ pub enum BackendError {
         /// Its layout.
         layout: Layout,
     },
-    /// An int8 matrix without scales, or scales that do not fit it.
+    /// Stored bytes that do not fit the shape.
     #[error("{tensor}: {found} bytes, expected {expected}")]
     Size {
         /// The tensor.

@@ -133,7 +133,8 @@ impl<'a> Batch<'a> {
             let (Some(own_rows), Some(own_pages)) = (rows.get(range.clone()), pages.get(own.clone())) else {
                 return Err(BackendError::Batch);
             };
-            let consecutive = own_rows.windows(2).all(|pair| pair[0].position + 1 == pair[1].position);
+            let consecutive =
+                own_rows.windows(2).all(|pair| pair[0].position.checked_add(1) == Some(pair[1].position));
             let room = own_rows.last().is_some_and(|row| (row.position as usize) < own_pages.len() * PAGE);
             if range.start != next || !consecutive || !room {
                 return Err(BackendError::Batch);

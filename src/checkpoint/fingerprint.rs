@@ -6,12 +6,12 @@ use super::{Checkpoint, CheckpointError};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Blob, Matrix, Vector};
+use crate::tensor::{Blob, Matrix, Scales, Vector};
 use crate::weights::Layer;
 
 impl Checkpoint {
-    /// A hash of the hyperparameters, of every weight's name, type and shape, and of a few bytes of each: tells models apart
-    /// without reading them. Not a protection against forgery.
+    /// A hash of the hyperparameters that logits depend on, of every weight's name, type and shape, and of a few bytes of it and of
+    /// its scales: tells models apart without reading them. Not a protection against forgery.
     ///
     /// # Errors
     /// The sampled bytes could not be read; [`Cancelled`](crate::Cancelled).
@@ -73,9 +73,16 @@ fn add_vector(hash: &mut Xxh3, vector: &Vector) -> Result<()> {
 }
 
 fn add_matrix(hash: &mut Xxh3, matrix: &Matrix) -> Result<()> {
-    let Matrix { name, dtype, layout, inputs, outputs, data, .. } = matrix;
+    let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
     hash.update(format!("{name} {dtype} {layout:?} {inputs} {outputs}").as_bytes());
-    add_sample(hash, name, data)
+    add_sample(hash, name, data)?;
+    match scales {
+        None => Ok(()),
+        Some(Scales { groups, data }) => {
+            hash.update(&(*groups as u64).to_le_bytes());
+            add_sample(hash, name, data)
+        }
+    }
 }
 
 /// The bytes in the middle.

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::error::{Classify, ErrorKind};
-use crate::source::{FileFolder, Folder, Source};
+use crate::source::{FileFolder, FileSource, Folder, Source};
 use crate::tensor::DType;
 use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
 mod fingerprint;
+#[doc(hidden)] // Public for tests and fuzzing of it alone.
 pub mod pickle;
 mod protobuf;
 pub mod sentencepiece;
@@ -37,8 +38,10 @@ use sentencepiece::SentencePieceError;
 /// assert_eq!(checkpoint.layers.len(), 4);
 /// # Ok::<(), grok1::Error>(())
 /// ```
-pub fn open(path: impl AsRef<Path>, tokenizer: Option<&dyn Source>) -> Result<Checkpoint, CheckpointError> {
+pub fn open(path: impl AsRef<Path>, tokenizer: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
     let path = path.as_ref();
+    let tokenizer = tokenizer.map(open_file).transpose()?;
+    let tokenizer = tokenizer.as_ref().map(|source| source as &dyn Source);
     let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::NotFound { path: path.display().to_string() },
         _ => CheckpointError::Read { path: path.display().to_string(), source },
@@ -66,6 +69,39 @@ pub fn open_folder(
         return xai::open(folder, &names, beside, tokenizer);
     }
     Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
+}
+
+/// Reads a SentencePiece `tokenizer.model`.
+///
+/// # Errors
+/// [`CheckpointError`]: unreadable, too large to be one, or not one that Grok-1's kind of tokenizer can use.
+pub fn tokenizer(path: impl AsRef<Path>) -> Result<Vocabulary, CheckpointError> {
+    vocabulary(&open_file(path.as_ref())?)
+}
+
+/// The vocabulary of a `tokenizer.model`.
+fn vocabulary(source: &dyn Source) -> Result<Vocabulary, CheckpointError> {
+    // Grok-1's takes 2.2 MB.
+    const MAX: u64 = 64 << 20;
+    Ok(sentencepiece::vocabulary(&source.name(), &read_whole(source, MAX)?)?)
+}
+
+fn open_file(path: &Path) -> Result<FileSource, CheckpointError> {
+    FileSource::open(path)
+        .map_err(|source| CheckpointError::Read { path: path.display().to_string(), source })
+}
+
+/// All bytes of a small file.
+fn read_whole(source: &dyn Source, max: u64) -> Result<Vec<u8>, CheckpointError> {
+    let path = source.name();
+    if source.len() > max {
+        return Err(CheckpointError::TooLarge { path, found: source.len(), max });
+    }
+    let mut bytes = vec![0; usize::try_from(source.len()).unwrap_or(0)];
+    match source.read_at(0, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(source) => Err(CheckpointError::Read { path, source }),
+    }
 }
 
 /// The folder that holds `path`, by its name where it has one: a linked `ckpt-0` has its companions beside the link.
@@ -251,7 +287,7 @@ impl Checkpoint {
         self.head.bytes() + self.layers.iter().map(Layer::bytes).sum::<u64>()
     }
 
-    /// Bytes of weights that one token reads: everything but the experts it is not sent to, and one embedding row.
+    /// Bytes of weights that one token reads: everything but the experts it is not sent to.
     #[must_use]
     pub fn bytes_per_token(&self) -> u64 {
         let experts = self.config.experts as u64;

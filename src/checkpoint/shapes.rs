@@ -1,6 +1,6 @@
 //! Whether every weight has the shape that the hyperparameters ask for. Uses `checkpoint`'s views.
 //!
-//! Readers of formats check this with better words, naming files; this is for checkpoints that a host put together or changed.
+//! Readers of formats check this with better words, naming files; this is for checkpoints that a host has changed.
 
 use super::{Checkpoint, CheckpointError};
 use crate::tensor::{Matrix, Vector};

@@ -78,15 +78,6 @@ pub enum ModelError {
         /// Tokens of the model.
         model: usize,
     },
-    /// The tokenizer that was given could not be read.
-    #[error("cannot read tokenizer {path}")]
-    Tokenizer {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// An option that cannot be.
     #[error("option {option} is {found}, expected {expected}")]
     Option {
@@ -104,7 +95,7 @@ impl Classify for ModelError {
         match self {
             Self::ContextFull { .. } => ErrorKind::Outcome(Outcome::ContextFull),
             Self::KvFull { .. } => ErrorKind::Outcome(Outcome::KvFull),
-            Self::Vocabulary { .. } | Self::Tokenizer { .. } => ErrorKind::Format,
+            Self::Vocabulary { .. } => ErrorKind::Format,
             _ => ErrorKind::Argument,
         }
     }

@@ -19,7 +19,6 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
-use crate::source::{FileSource, Source};
 use crate::text::Tokenizer;
 use crate::threads::{Pool, Threads};
 
@@ -61,12 +60,7 @@ impl Model {
     /// # Errors
     /// As [`open`](Self::open), and [`Cancelled`](crate::Outcome::Cancelled).
     pub fn open_with(path: impl AsRef<Path>, options: ModelOptions, control: &Control) -> Result<Self> {
-        let tokenizer = options.tokenizer.as_ref().map(|path| {
-            FileSource::open(path)
-                .map_err(|source| ModelError::Tokenizer { path: path.display().to_string(), source })
-        });
-        let tokenizer = tokenizer.transpose()?;
-        let checkpoint = checkpoint::open(path, tokenizer.as_ref().map(|source| source as &dyn Source))?;
+        let checkpoint = checkpoint::open(path, options.tokenizer.as_deref())?;
         Self::load(checkpoint, options, control)
     }
 

@@ -191,6 +191,7 @@ impl Generation {
 
 /// What a generation begins with.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Prompt<'a> {
     /// Text, appended to the session's as it stands.
     Text(&'a str),

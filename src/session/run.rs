@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::model::{Job, Model, Output, Parts};
 
 /// What a run is asked for.
+#[non_exhaustive]
 pub enum Want<'a> {
     /// Only keys and values.
     Nothing,

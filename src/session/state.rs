@@ -14,7 +14,7 @@
 //! | sampler | as said |
 //! | keys and values, `[layers, key then value, position, kv heads, head_dim]` | 2 or 4 each |
 //! | XXH3-64 of everything before | 8 |
-#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::io::{Read, Write};
 

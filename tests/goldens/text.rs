@@ -3,7 +3,7 @@
 use grok1::{Control, Model, ModelOptions, Sampler};
 use serde_json::Value;
 
-use crate::models::{exact, fixtures, open, standard, tiny, tiny_path};
+use crate::models::{exact, fixtures, open, standard, tiny_path};
 use crate::oracle::{Tensors, json, oracle};
 
 fn list<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
@@ -22,9 +22,15 @@ fn assert_continues(model: &Model, prompt: &[u32], golden: &Value, tolerance: f6
 }
 
 fn assert_all_continue(options: ModelOptions, tolerance: f64) {
-    let model = tiny(options);
-    for root in [Some(fixtures()), oracle().map(|oracle| oracle.join("goldens"))].into_iter().flatten() {
-        for golden in json(root.join("tiny.json"))["prompts"].as_array().unwrap() {
+    let mut cases = vec![(tiny_path(), fixtures().join("tiny.json"))];
+    if let Some(oracle) = oracle() {
+        for name in ["tiny", "tiny_g2"] {
+            cases.push((oracle.join(name), oracle.join(format!("goldens/{name}.json"))));
+        }
+    }
+    for (path, goldens) in cases {
+        let model = open(path, options.clone());
+        for golden in json(goldens)["prompts"].as_array().unwrap() {
             assert_continues(&model, &list(&golden["ids"]), golden, tolerance);
         }
     }

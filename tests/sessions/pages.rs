@@ -111,7 +111,7 @@ fn a_fork_that_finds_no_page_to_copy_to_stays_as_it_is() {
 }
 
 #[test]
-fn trimming_gives_unused_pages_back_and_they_can_be_taken_again() {
+fn pages_that_were_trimmed_can_be_taken_again() {
     let model = tiny(standard());
     let mut session = fed(&model, 130);
     let expected = session.feed(&[9], &Control::new()).unwrap().to_vec();

@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 
 use grok1::backend::page_bytes;
-use grok1::{Cancel, Control, ErrorKind, KvType, Model, Outcome, Sampler, Session, SessionOptions};
+use grok1::{
+    Cancel, Control, ErrorKind, KvType, Model, Outcome, Sampler, Session, SessionOptions, checkpoint,
+};
 
-use crate::models::{exact, fixtures, logits, open, run_all, standard, tiny};
+use crate::models::{exact, fixtures, logits, open, run_all, standard, tiny, tiny_path};
 use crate::oracle::oracle;
 use crate::random::Random;
 use crate::{assert_same, precisions, same_bits, sonnet};
@@ -20,7 +22,7 @@ fn restore(model: &Model, bytes: &[u8]) -> grok1::Result<(Session, Option<Sample
     model.restore(&mut &*bytes, &SessionOptions::new(), &Control::new())
 }
 
-/// A session of a few tokens, one of them waiting, with its sampler.
+/// A session of a few tokens, with its sampler.
 fn small(model: &Model) -> Vec<u8> {
     let mut session = model.session().unwrap();
     session.feed(&[5, 6, 7], &Control::new()).unwrap();
@@ -93,7 +95,7 @@ fn a_saved_context_beyond_the_trained_length_needs_the_option_that_allows_it() {
 }
 
 #[test]
-fn a_slow_reader_of_a_saved_session_keeps_nobody_waiting() {
+fn the_model_can_be_run_while_a_session_is_being_written() {
     #[derive(Debug)]
     struct Running<'a>(&'a Model, usize);
     impl io::Write for Running<'_> {
@@ -265,4 +267,13 @@ fn a_writer_that_fails_and_a_reader_that_fails_are_told_apart_from_bad_files() {
         (error.kind(), error.chain()),
         (ErrorKind::Resource, "saved session: cannot read: the line is down".to_owned())
     );
+}
+
+#[test]
+fn a_model_that_differs_only_in_scales_is_another() {
+    let mut checkpoint = checkpoint::open(tiny_path(), None).unwrap();
+    let fingerprint = checkpoint.fingerprint(&Control::new()).unwrap();
+    let other = checkpoint.layers[1].key.scales.clone();
+    checkpoint.layers[0].key.scales = other;
+    assert_ne!(checkpoint.fingerprint(&Control::new()).unwrap(), fingerprint);
 }

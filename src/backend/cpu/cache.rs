@@ -86,3 +86,20 @@ impl Cache {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_page_has_no_memory_until_it_is_allocated_again() {
+        let mut cache = Cache::new(&ModelConfig::grok1(), KvType::BF16);
+        let page = PageId(2);
+        cache.allocate(page).unwrap();
+        assert_eq!(cache.page(page).unwrap().len(), 16 << 20);
+        cache.free(page);
+        assert_eq!(cache.pages[2].capacity(), 0);
+        cache.allocate(page).unwrap();
+        assert_eq!(cache.page(page).unwrap().len(), 16 << 20);
+    }
+}

@@ -1,17 +1,17 @@
 //! Ctrl-C: the first one asks the work to stop, the second one kills.
 
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use grok1::{Cancel, Control};
 
 static CANCEL: OnceLock<Cancel> = OnceLock::new();
+static LISTENING: Once = Once::new();
 
 /// A control that Ctrl-C cancels, from now on.
 pub(crate) fn control() -> Control {
-    let cancel = CANCEL.get_or_init(|| {
-        listen();
-        Cancel::new()
-    });
+    let cancel = CANCEL.get_or_init(Cancel::new);
+    // After there is something to set.
+    LISTENING.call_once(listen);
     Control::new().cancel(cancel)
 }
 

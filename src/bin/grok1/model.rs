@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use grok1::{
-    Checkpoint, FileSource, KvType, Model, ModelOptions, Precision, Result, SessionOptions, Source,
-    WeightStorage, checkpoint,
+    Checkpoint, KvType, Model, ModelOptions, Precision, Result, SessionOptions, WeightStorage, checkpoint,
 };
 use serde::Serialize;
 
-use crate::error::CommandError;
 use crate::progress;
 
 /// Which model.
@@ -25,12 +23,7 @@ pub(crate) struct Location {
 impl Location {
     /// Reads everything but the weights.
     pub(crate) fn open(&self) -> Result<Checkpoint> {
-        let tokenizer = self.tokenizer.as_ref().map(|path| {
-            FileSource::open(path)
-                .map_err(|source| CommandError::Read { name: path.display().to_string(), source })
-        });
-        let tokenizer = tokenizer.transpose()?;
-        Ok(checkpoint::open(&self.model, tokenizer.as_ref().map(|source| source as &dyn Source))?)
+        Ok(checkpoint::open(&self.model, self.tokenizer.as_deref())?)
     }
 }
 

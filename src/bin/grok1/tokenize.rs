@@ -36,7 +36,7 @@ struct Ids {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let (tokenizer, text) = match (&args.tokenizer, &args.model, &args.text) {
         // Without a model the first word is the text.
-        (Some(file), text, None) => (from_file(file)?, text),
+        (Some(file), text, None) => (Tokenizer::new(checkpoint::tokenizer(file)?)?, text),
         (None, Some(model), text) => (from_model(Path::new(model))?, text),
         (Some(_), _, Some(_)) => return usage("both a MODEL and --tokenizer"),
         (None, None, _) => return usage("no MODEL and no --tokenizer"),
@@ -58,11 +58,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn usage(message: &'static str) -> Result<()> {
     Err(CommandError::Usage(message).into())
-}
-
-fn from_file(path: &Path) -> Result<Tokenizer> {
-    let vocabulary = checkpoint::sentencepiece::vocabulary(&path.display().to_string(), &input::file(path)?)?;
-    Ok(Tokenizer::new(vocabulary)?)
 }
 
 fn from_model(path: &Path) -> Result<Tokenizer> {

@@ -1,0 +1,97 @@
+//! How fast the parts are: `cargo bench --bench speed`. Model and tokenizer are the tiny ones of this repository.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use grok1::{Control, Entry, Model, Sampler, Session, Tokenizer, checkpoint};
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
+
+fn tiny() -> Model {
+    Model::open(TINY).expect("the tiny model")
+}
+
+fn tokens(model: &Model, count: usize) -> Vec<u32> {
+    (0..count).map(|i| (i * 7919 % model.config().vocab) as u32).collect()
+}
+
+fn forward(c: &mut Criterion) {
+    let model = tiny();
+    let control = Control::new();
+    let mut group = c.benchmark_group("forward");
+
+    let prompt = tokens(&model, 512);
+    group.throughput(Throughput::Elements(512));
+    group.bench_function("prefill 512", |b| {
+        b.iter_batched_ref(
+            || model.session().expect("a session"),
+            |session| session.feed(&prompt, &control).map(<[f32]>::len),
+            BatchSize::SmallInput,
+        );
+    });
+
+    for sessions in [1, 8] {
+        group.throughput(Throughput::Elements(sessions as u64));
+        let mut batch: Vec<Session> = (0..sessions)
+            .map(|_| {
+                let mut session = model.session().expect("a session");
+                session.feed(&prompt[..256], &control).expect("a prompt");
+                session
+            })
+            .collect();
+        group.bench_function(format!("decode {sessions} at 256"), |b| {
+            b.iter(|| {
+                let mut entries: Vec<_> =
+                    batch.iter_mut().map(|session| Entry::new(session, &prompt[..1])).collect();
+                model.run(&mut entries, &control).expect("a run");
+                drop(entries);
+                batch.iter_mut().for_each(|session| session.truncate(256));
+            });
+        });
+    }
+}
+
+fn sample(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sample");
+    for vocab in [2048, 131_072] {
+        // A sum of uniform numbers is close enough to logits' bell.
+        let mut state = 1_u32;
+        let mut uniform = || {
+            state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let logits: Vec<f32> =
+            (0..vocab).map(|_| 8.0 * (uniform() + uniform() + uniform() + uniform())).collect();
+        let samplers = [
+            ("greedy", Sampler::new().greedy()),
+            ("temperature", Sampler::new()),
+            ("top-p 0.95", Sampler::new().temperature(0.7).top_p(0.95)),
+            ("top-k 40", Sampler::new().top_k(40)),
+        ];
+        for (name, mut sampler) in samplers {
+            group.bench_function(format!("{name} of {vocab}"), |b| {
+                b.iter(|| sampler.sample(black_box(&logits), &[]).map(|sampled| sampled.token));
+            });
+        }
+    }
+}
+
+fn text(c: &mut Criterion) {
+    let mut group = c.benchmark_group("text");
+    let path = format!("{TINY}/tokenizer.model");
+    group.bench_function("load tokenizer", |b| {
+        b.iter(|| Tokenizer::new(checkpoint::tokenizer(&path).expect("a vocabulary")));
+    });
+
+    let tokenizer = tiny().tokenizer().expect("a tokenizer").clone();
+    let prose = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n";
+    for (name, unit) in [("prose", prose), ("one letter", "a"), ("spaces", " "), ("CJK", "日本語")] {
+        let text = unit.repeat((1 << 20) / unit.len());
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.sample_size(10);
+        group.bench_function(format!("encode 1 MiB of {name}"), |b| b.iter(|| tokenizer.encode(&text)));
+    }
+}
+
+criterion_group!(benches, forward, sample, text);
+criterion_main!(benches);

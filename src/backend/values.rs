@@ -5,7 +5,7 @@ use half::bf16;
 use super::BackendError;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Blob, DType, Matrix, Scales, Vector};
+use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 
 /// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
 pub(crate) fn to_f32(
@@ -20,6 +20,10 @@ pub(crate) fn to_f32(
         DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         DType::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         DType::I8 => bytes.iter().map(|&b| f32::from(b.cast_signed())).collect(),
+        _ => {
+            let layout = Layout::OutIn;
+            return Err(BackendError::Unsupported { tensor: tensor.to_owned(), dtype, layout }.into());
+        }
     })
 }
 
@@ -35,7 +39,7 @@ pub(crate) fn read(
     control: &Control,
 ) -> Result<Vec<u8>> {
     check_size(tensor, dtype, data, len)?;
-    let total = len * dtype.size() as usize;
+    let total = data.len() as usize;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
     while bytes.len() < total {

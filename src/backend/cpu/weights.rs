@@ -126,17 +126,15 @@ impl Weights {
         unsafe {
             match (self.layout, self.dtype) {
                 (Layout::InOut, DType::I8) => isa.run(InOut::<I8>::new(x, data, shape, columns, scaled, out)),
-                (Layout::InOut, DType::F32) => {
-                    isa.run(InOut::<F32>::new(x, data, shape, columns, scaled, out))
-                }
                 (Layout::InOut, DType::BF16) => {
                     isa.run(InOut::<BF16>::new(x, data, shape, columns, scaled, out));
                 }
+                (Layout::InOut, _) => isa.run(InOut::<F32>::new(x, data, shape, columns, scaled, out)),
                 (Layout::OutIn, DType::BF16) => {
                     isa.run(OutIn::<BF16>::new(x, data, self.inputs, columns, out));
                 }
-                // `load` lets no int8 through here.
-                (Layout::OutIn, DType::F32 | DType::I8) => {
+                // `load` lets nothing else through here.
+                (Layout::OutIn, _) => {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));
                 }
             }
@@ -145,14 +143,14 @@ impl Weights {
 
     /// Row `output` of a matrix stored `[outputs, inputs]`, as f32.
     pub(crate) fn row(&self, output: usize, out: &mut [f32]) {
-        let size = self.dtype.size() as usize;
+        let size = self.dtype.block_bytes() as usize;
         let bytes = &self.data.bytes()[output * self.inputs * size..][..self.inputs * size];
         match self.dtype {
             DType::BF16 => out
                 .iter_mut()
                 .zip(bytes.chunks_exact(2))
                 .for_each(|(x, b)| *x = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            DType::F32 | DType::I8 => out
+            _ => out
                 .iter_mut()
                 .zip(bytes.chunks_exact(4))
                 .for_each(|(x, b)| *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),

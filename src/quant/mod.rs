@@ -1,0 +1,120 @@
+//! How elements of each stored type become f32. Uses `tensor`.
+//!
+//! One function per format takes one block. They are plain loops over arrays of fixed length, marked `inline(always)`: inside a
+//! kernel the compiler turns them into that kernel's vector instructions, so there is one definition of each format and the same
+//! bits everywhere: those of the reference implementation, operation by operation.
+
+#![allow(clippy::needless_range_loop, reason = "index loops over arrays read as the arithmetic they are")]
+
+mod grids;
+mod iq;
+mod iq4;
+mod k;
+mod legacy;
+mod plain;
+
+use crate::error::{Classify, ErrorKind};
+use crate::tensor::DType;
+
+/// An error of this room.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantError {
+    /// The elements do not fill whole blocks, or the blocks are not as many bytes.
+    #[error("{found} bytes are not {elements} elements of {dtype}")]
+    Length {
+        /// The type.
+        dtype: DType,
+        /// Elements asked for.
+        elements: usize,
+        /// Bytes given.
+        found: usize,
+    },
+}
+
+impl Classify for QuantError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Length { .. } => ErrorKind::Argument,
+        }
+    }
+}
+
+/// Writes the elements in `bytes` to `out`; those of [`DType::I8`] come without their scales.
+///
+/// Any bytes are elements: a scale that is infinite or not a number gives such elements.
+///
+/// ```
+/// # use grok1::{DType, quant};
+/// let block: [u8; 18] = [0, 0x3c, 0x98, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8]; // a scale of 1, then codes
+/// let mut values = [f32::NAN; 32];
+/// quant::dequantise(DType::Q4_0, &block, &mut values)?;
+/// assert_eq!((values[0], values[16]), (0.0, 1.0));
+/// # Ok::<(), grok1::Error>(())
+/// ```
+///
+/// # Errors
+/// [`QuantError::Length`].
+pub fn dequantise(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantError> {
+    if dtype.bytes_of(out.len() as u64) != Some(bytes.len() as u64) {
+        return Err(QuantError::Length { dtype, elements: out.len(), found: bytes.len() });
+    }
+    unpack(dtype, bytes, out);
+    Ok(())
+}
+
+/// [`dequantise`] of whole blocks, compiled for the instructions of its caller.
+#[inline(always)]
+pub(crate) fn unpack(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::F32 => each(bytes, out, plain::f32),
+        DType::F16 => each(bytes, out, plain::f16),
+        DType::BF16 => each(bytes, out, plain::bf16),
+        DType::F8E4M3 => each(bytes, out, plain::f8_e4m3),
+        DType::I8 => each(bytes, out, plain::i8),
+        DType::Q4_0 => each(bytes, out, legacy::q4_0),
+        DType::Q4_1 => each(bytes, out, legacy::q4_1),
+        DType::Q5_0 => each(bytes, out, legacy::q5_0),
+        DType::Q5_1 => each(bytes, out, legacy::q5_1),
+        DType::Q8_0 => each(bytes, out, legacy::q8_0),
+        DType::Q2K => each(bytes, out, k::q2_k),
+        DType::Q3K => each(bytes, out, k::q3_k),
+        DType::Q4K => each(bytes, out, k::q4_k),
+        DType::Q5K => each(bytes, out, k::q5_k),
+        DType::Q6K => each(bytes, out, k::q6_k),
+        DType::Iq4Nl => each(bytes, out, iq4::iq4_nl),
+        DType::Iq4Xs => each(bytes, out, iq4::iq4_xs),
+        DType::Iq3Xxs => each(bytes, out, iq::iq3_xxs),
+        DType::Iq3S => each(bytes, out, iq::iq3_s),
+        DType::Iq2Xxs => each(bytes, out, iq::iq2_xxs),
+        DType::Iq2Xs => each(bytes, out, iq::iq2_xs),
+        DType::Iq2S => each(bytes, out, iq::iq2_s),
+        DType::Iq1S => each(bytes, out, iq::iq1_s),
+        DType::Iq1M => each(bytes, out, iq::iq1_m),
+    }
+}
+
+/// Unpacks block by block.
+#[inline(always)]
+fn each<const BYTES: usize, const BLOCK: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    unpack: impl Fn(&[u8; BYTES], &mut [f32; BLOCK]),
+) {
+    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        unpack(block, out);
+    }
+}
+
+/// `N` bytes of a block from `START` on; that they exist is checked when this is compiled.
+#[inline(always)]
+fn part<const START: usize, const N: usize, const BYTES: usize>(block: &[u8; BYTES]) -> [u8; N] {
+    const { assert!(START + N <= BYTES) };
+    std::array::from_fn(|i| block[START + i])
+}
+
+/// The f16 at byte `START` of a block.
+#[inline(always)]
+fn scale<const START: usize, const BYTES: usize>(block: &[u8; BYTES]) -> f32 {
+    plain::half_to_f32(u16::from_le_bytes(part::<START, 2, BYTES>(block)))
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "index loops over registers read as the arithmetic they are")]
 
+pub(crate) mod blocks;
 pub(crate) mod elementwise;
 pub(crate) mod in_out;
 pub(crate) mod out_in;

@@ -3,37 +3,83 @@
 
 use super::{part, scale};
 
-/// The eight scales and eight minima of six bits that Q4_K and Q5_K share: the upper two bits of the last four of each lie above
-/// the first four's.
+/// Scales and minima of Q2_K's runs of 16: `x = scale * code - min`.
 #[inline(always)]
-fn six_bits(packed: [u8; 12]) -> [(f32, f32); 8] {
-    std::array::from_fn(|run| {
-        let (scale, min) = if run < 4 {
-            (packed[run] & 63, packed[run + 4] & 63)
-        } else {
-            let low = packed[run + 4];
-            (low & 15 | packed[run - 4] >> 6 << 4, low >> 4 | packed[run] >> 6 << 4)
-        };
-        (f32::from(scale), f32::from(min))
-    })
+pub(crate) fn q2_k_scales(block: &[u8; 84]) -> ([f32; 16], [f32; 16]) {
+    let packed: [u8; 16] = part::<0, _, _>(block);
+    let (d, min) = (scale::<80, _>(block), scale::<82, _>(block));
+    let (mut scales, mut mins) = ([0.0; 16], [0.0; 16]);
+    for run in 0..16 {
+        scales[run] = d * f32::from(packed[run] & 15);
+        mins[run] = min * f32::from(packed[run] >> 4);
+    }
+    (scales, mins)
 }
 
-/// Both halves of the block, four runs of 32 codes each: bit pairs 0 to 3 of the same 32 bytes.
+/// Scales of Q3_K's runs of 16: six bits less 32, the upper two of each apart from the others.
 #[inline(always)]
-fn bit_pairs(packed: [u8; 64]) -> [[u8; 32]; 8] {
-    std::array::from_fn(|run| std::array::from_fn(|i| packed[run / 4 * 32 + i] >> (run % 4 * 2) & 3))
+pub(crate) fn q3_k_scales(block: &[u8; 110]) -> [f32; 16] {
+    let packed: [u8; 12] = part::<96, _, _>(block);
+    let d = scale::<108, _>(block);
+    let mut scales = [0.0; 16];
+    for run in 0..16 {
+        let low = packed[run % 8] >> (run / 8 * 4) & 15;
+        let high = packed[8 + run % 4] >> (run / 4 * 2) & 3;
+        scales[run] = d * f32::from((low | high << 4).cast_signed() - 32);
+    }
+    scales
+}
+
+/// Scales and minima of the runs of 32 of Q4_K and Q5_K, which begin alike: `x = scale * code - min`.
+///
+/// Both are six bits; the upper two of the last four of each lie above those of the first four.
+#[inline(always)]
+pub(crate) fn q4_k_scales(start: &[u8; 16]) -> ([f32; 8], [f32; 8]) {
+    let (d, min) = (scale::<0, _>(start), scale::<2, _>(start));
+    let scales = u32::from_le_bytes(part::<4, _, _>(start));
+    let mins = u32::from_le_bytes(part::<8, _, _>(start));
+    let last = u32::from_le_bytes(part::<12, _, _>(start));
+    // Four numbers at a time, a byte each.
+    const SIX: u32 = 0x3f3f_3f3f;
+    const FOUR: u32 = 0x0f0f_0f0f;
+    const UPPER: u32 = 0x3030_3030;
+    let scales = [scales & SIX, last & FOUR | scales >> 2 & UPPER];
+    let mins = [mins & SIX, last >> 4 & FOUR | mins >> 2 & UPPER];
+    (scaled(d, scales), scaled(min, mins))
+}
+
+/// `d` times each byte.
+#[inline(always)]
+fn scaled(d: f32, bytes: [u32; 2]) -> [f32; 8] {
+    let mut out = [0.0; 8];
+    for i in 0..8 {
+        out[i] = d * f32::from((bytes[i / 4] >> (i % 4 * 8)) as u8);
+    }
+    out
+}
+
+/// Scales of Q6_K's runs of 16.
+#[inline(always)]
+pub(crate) fn q6_k_scales(block: &[u8; 210]) -> [f32; 16] {
+    let packed: [u8; 16] = part::<192, _, _>(block);
+    let d = scale::<208, _>(block);
+    let mut scales = [0.0; 16];
+    for run in 0..16 {
+        scales[run] = d * f32::from(packed[run].cast_signed());
+    }
+    scales
 }
 
 #[inline(always)]
 pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
-    let scales: [u8; 16] = part::<0, _, _>(block);
-    let codes = bit_pairs(part::<16, _, _>(block));
-    let (d, min) = (scale::<80, _>(block), scale::<82, _>(block));
+    let (scales, mins) = q2_k_scales(block);
+    let codes: [u8; 64] = part::<16, _, _>(block);
     let (runs, _) = out.as_chunks_mut::<16>();
     for (run, out) in runs.iter_mut().enumerate() {
-        let (d, min) = (d * f32::from(scales[run] & 15), min * f32::from(scales[run] >> 4));
+        let (half, pair, place) = (run / 8, run / 2 % 4, run % 2 * 16);
         for i in 0..16 {
-            out[i] = d * f32::from(codes[run / 2][run % 2 * 16 + i]) - min;
+            let code = codes[half * 32 + place + i] >> (pair * 2) & 3;
+            out[i] = scales[run] * f32::from(code) - mins[run];
         }
     }
 }
@@ -41,49 +87,43 @@ pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     let high: [u8; 32] = part::<0, _, _>(block);
-    let codes = bit_pairs(part::<32, _, _>(block));
-    let scales: [u8; 12] = part::<96, _, _>(block);
-    let d = scale::<108, _>(block);
+    let low: [u8; 64] = part::<32, _, _>(block);
+    let scales = q3_k_scales(block);
     let (runs, _) = out.as_chunks_mut::<16>();
     for (run, out) in runs.iter_mut().enumerate() {
-        let low = scales[run % 8] >> (run / 8 * 4) & 15;
-        let upper = scales[8 + run % 4] >> (run / 4 * 2) & 3;
-        let d = d * f32::from((low | upper << 4).cast_signed() - 32);
+        let (half, pair, place) = (run / 8, run / 2 % 4, run % 2 * 16);
         for i in 0..16 {
-            let place = run % 2 * 16 + i;
             // A clear bit subtracts four.
-            let bit = high[place] >> (run / 2) & 1;
-            out[i] = d * f32::from((codes[run / 2][place] | bit << 2).cast_signed() - 4);
+            let bit = high[place + i] >> (run / 2) & 1;
+            let code = low[half * 32 + place + i] >> (pair * 2) & 3 | bit << 2;
+            out[i] = scales[run] * f32::from(code.cast_signed() - 4);
         }
     }
 }
 
 #[inline(always)]
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (d, min) = (scale::<0, _>(block), scale::<2, _>(block));
-    let scales = six_bits(part::<4, _, _>(block));
+    let (scales, mins) = q4_k_scales(&part::<0, _, _>(block));
     let codes: [u8; 128] = part::<16, _, _>(block);
     let (runs, _) = out.as_chunks_mut::<32>();
     for (run, out) in runs.iter_mut().enumerate() {
-        let (d, min) = (d * scales[run].0, min * scales[run].1);
         for i in 0..32 {
-            out[i] = d * f32::from(codes[run / 2 * 32 + i] >> (run % 2 * 4) & 15) - min;
+            let code = codes[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
+            out[i] = scales[run] * f32::from(code) - mins[run];
         }
     }
 }
 
 #[inline(always)]
 pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (d, min) = (scale::<0, _>(block), scale::<2, _>(block));
-    let scales = six_bits(part::<4, _, _>(block));
+    let (scales, mins) = q4_k_scales(&part::<0, _, _>(block));
     let high: [u8; 32] = part::<16, _, _>(block);
     let low: [u8; 128] = part::<48, _, _>(block);
     let (runs, _) = out.as_chunks_mut::<32>();
     for (run, out) in runs.iter_mut().enumerate() {
-        let (d, min) = (d * scales[run].0, min * scales[run].1);
         for i in 0..32 {
             let nibble = low[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
-            out[i] = d * f32::from(nibble | (high[i] >> run & 1) << 4) - min;
+            out[i] = scales[run] * f32::from(nibble | (high[i] >> run & 1) << 4) - mins[run];
         }
     }
 }
@@ -91,17 +131,16 @@ pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let low: [u8; 128] = part::<0, _, _>(block);
-    let high = bit_pairs(part::<128, _, _>(block));
-    let scales: [u8; 16] = part::<192, _, _>(block);
-    let d = scale::<208, _>(block);
+    let high: [u8; 64] = part::<128, _, _>(block);
+    let scales = q6_k_scales(block);
     let (runs, _) = out.as_chunks_mut::<16>();
     for (run, out) in runs.iter_mut().enumerate() {
-        let d = d * f32::from(scales[run].cast_signed());
         // In each half of the block, 64 bytes: the low nibbles are its first two runs of 32, the high ones the others.
         let (half, quarter, place) = (run / 8, run / 2 % 4, run % 2 * 16);
         for i in 0..16 {
             let nibble = low[half * 64 + quarter % 2 * 32 + place + i] >> (quarter / 2 * 4) & 15;
-            out[i] = d * f32::from((nibble | high[run / 2][place + i] << 4).cast_signed() - 32);
+            let pair = high[half * 32 + place + i] >> (quarter * 2) & 3;
+            out[i] = scales[run] * f32::from((nibble | pair << 4).cast_signed() - 32);
         }
     }
 }

@@ -35,7 +35,7 @@ fn rebias(bits: u32, bias: u32) -> u32 {
 
 /// The f32 of an f16's bits.
 #[inline(always)]
-pub(super) fn half_to_f32(half: u16) -> f32 {
+pub(crate) fn half_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let magnitude = u32::from(half & 0x7fff) << 13;
     let finite = rebias(magnitude, 127 - 15);

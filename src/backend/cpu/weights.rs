@@ -8,7 +8,7 @@ use half::bf16;
 use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::out_in::OutIn;
-use super::kernels::{BF16, F32, I8, Out, Rows};
+use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::simd::Isa;
 use crate::backend::{BackendError, WeightStorage, values};
 use crate::control::Control;
@@ -137,6 +137,9 @@ impl Weights {
                 (Layout::InOut, _) => isa.run(InOut::<F32>::new(x, data, shape, columns, scaled, out)),
                 (Layout::OutIn, DType::BF16) => {
                     isa.run(OutIn::<BF16>::new(x, data, self.inputs, columns, out));
+                }
+                (Layout::OutIn, DType::F16) => {
+                    isa.run(OutIn::<F16>::new(x, data, self.inputs, columns, out));
                 }
                 (Layout::OutIn, DType::F32) => {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));

@@ -1,4 +1,4 @@
-//! Products with matrices stored `[outputs, inputs]` in types that must be unpacked: f16, fp8 and all formats of blocks.
+//! Products with matrices stored `[outputs, inputs]` in types that must be unpacked: fp8 and all formats of blocks.
 //!
 //! A piece of a few outputs' weights at a time is unpacked to f32, stays in the first-level cache, and meets all rows there. Each
 //! output is one dot product in lanes, summed the same way for any number of rows.
@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::unpack::unpack;
 use super::{Out, Rows};
 use crate::backend::cpu::simd::{Job, Simd};
-use crate::quant;
 use crate::tensor::DType;
 
 /// Inputs of a piece: whole blocks of every type and whole vectors of every instruction set.
@@ -149,7 +149,7 @@ impl Job for Blocks<'_> {
             for start in (0..self.inputs).step_by(PIECE) {
                 let inputs = start..self.inputs.min(start + PIECE);
                 for (column, piece) in columns.clone().zip(&mut piece) {
-                    quant::unpack(self.dtype, self.bytes(column, &inputs), &mut piece[..inputs.len()]);
+                    unpack(s, self.dtype, self.bytes(column, &inputs), &mut piece[..inputs.len()]);
                 }
                 self.add(s, &inputs, &piece, &mut sums);
             }
@@ -164,4 +164,38 @@ type Piece = [[f32; PIECE]; COLUMNS];
 thread_local! {
     /// A thread's sums, grown once.
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) }; // [rows, COLUMNS, lanes]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::shared::Shared;
+    use crate::backend::cpu::simd::Isa;
+
+    #[test]
+    fn a_row_is_the_same_bits_whatever_it_is_batched_with() {
+        const INPUTS: usize = 2 * PIECE + 32;
+        const OUTPUTS: usize = COLUMNS + 3;
+        // Scales of 0.06 and codes of all kinds.
+        let block = |i: usize| [0x00, 0x2c].into_iter().chain((0..16).map(move |j| (i * 31 + j * 7) as u8));
+        let weights: Vec<u8> = (0..INPUTS / 32 * OUTPUTS).flat_map(block).collect();
+        let x: Vec<f32> = (0..7 * INPUTS).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        for isa in Isa::available() {
+            let product = |rows: &[u32]| {
+                let mut out = vec![f32::NAN; rows.len() * OUTPUTS];
+                let buffer = Shared::new(&mut out);
+                let x = Rows { data: &x, stride: INPUTS, index: rows };
+                let out_rows = Out::rows(&buffer, 0, OUTPUTS);
+                // SAFETY: nobody else uses the buffer.
+                isa.run(unsafe { Blocks::new(x, &weights, DType::Q4_0, INPUTS, 0..OUTPUTS, out_rows) });
+                out
+            };
+            let together = product(&[0, 1, 2, 3, 4, 5, 6]);
+            for row in 0..7 {
+                let alone = product(&[row]);
+                assert!(alone.iter().all(|x| x.is_finite()));
+                assert_eq!(alone, together[row as usize * OUTPUTS..][..OUTPUTS], "{}", isa.name());
+            }
+        }
+    }
 }

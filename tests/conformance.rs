@@ -40,7 +40,7 @@ const BLOCKS: Shape =
     Shape { width: 96, heads: [3, 1], head_dim: 32, experts: [5, 2], ffn_width: 160, vocab: 131, groups: 1 };
 
 /// Rows of whole super-blocks.
-const SUPER_BLOCKS: Shape = Shape { width: 256, heads: [8, 2], ffn_width: 512, ..BLOCKS };
+const SUPER_BLOCKS: Shape = Shape { width: 256, heads: [8, 2], experts: [3, 1], ffn_width: 512, ..BLOCKS };
 
 const ODD: Shape =
     Shape { width: 40, heads: [7, 1], head_dim: 10, experts: [8, 2], ffn_width: 24, vocab: 131, groups: 1 };
@@ -114,20 +114,17 @@ fn blob(bytes: &[u8]) -> Blob {
     Blob::new(Arc::new(source), 3..3 + bytes.len() as u64).unwrap()
 }
 
-/// The code of the next larger magnitude.
-fn f8_above(x: f32) -> u8 {
-    let mut numbers = [0.0; 127];
-    let codes: Vec<u8> = (0..127).collect();
-    dequantise(DType::F8E4M3, &codes, &mut numbers).unwrap();
-    let code = numbers.partition_point(|number| *number < x.abs()) as u8;
-    code | if x < 0.0 { 0x80 } else { 0 }
-}
-
 fn store(dtype: DType, values: impl Iterator<Item = f32>) -> Blob {
     let bytes: Vec<u8> = match dtype {
         DType::BF16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
         DType::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-        DType::F8E4M3 => values.map(f8_above).collect(),
+        DType::F8E4M3 => {
+            let mut numbers = [0.0; 127];
+            dequantise(dtype, &std::array::from_fn::<u8, 127, _>(|code| code as u8), &mut numbers).unwrap();
+            // The code of the next larger magnitude.
+            let above = |x: f32| numbers.partition_point(|number| *number < x.abs()) as u8;
+            values.map(|x| above(x) | if x < 0.0 { 0x80 } else { 0 }).collect()
+        }
         _ => values.flat_map(f32::to_le_bytes).collect(),
     };
     blob(&bytes)

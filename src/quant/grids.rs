@@ -23,8 +23,8 @@ pub(super) static IQ2_XS: [[u8; 8]; 512] = expand(&IQ2_XS_POINTS, &IQ2_VALUES);
 pub(super) static IQ2_S: [[u8; 8]; 1024] = expand(&IQ2_S_POINTS, &IQ2_VALUES);
 pub(super) static IQ3_XXS: [[u8; 4]; 256] = expand(&IQ3_XXS_POINTS, &[4, 12, 20, 28, 36, 44, 52, 62]);
 pub(super) static IQ3_S: [[u8; 4]; 512] = expand(&IQ3_S_POINTS, &[1, 3, 5, 7, 9, 11, 13, 15]);
-/// One more than the coordinates, which are -1, 0 and 1.
-pub(super) static IQ1: [[u8; 8]; 2048] = expand(&IQ1_POINTS, &[0, 1, 2]);
+/// Eight times one more than the coordinates, which are -1, 0 and 1.
+pub(super) static IQ1: [[u8; 8]; 2048] = expand(&IQ1_POINTS, &[0, 8, 16]);
 
 /// IQ2_XXS: eight coordinates of two bits.
 #[rustfmt::skip]

@@ -1,13 +1,13 @@
 //! How elements of each stored type become f32. Uses `tensor`.
 //!
-//! One function per format takes one block. They are plain loops over arrays of fixed length, marked `inline(always)`: inside a
-//! kernel the compiler turns them into that kernel's vector instructions, so there is one definition of each format and the same
-//! bits everywhere: those of the reference implementation, operation by operation.
+//! Each format is a function that takes one block: a plain loop over arrays of fixed length, marked `inline(always)` so that a kernel
+//! can have it compiled for its own instructions. They are the definition, and their bits are the reference implementation's,
+//! operation by operation. Kernels that unpack in vectors of their own share what is small and intricate: scales and lattice points.
 
 #![allow(clippy::needless_range_loop, reason = "index loops over arrays read as the arithmetic they are")]
 
 mod grids;
-mod iq;
+pub(crate) mod iq;
 pub(crate) mod iq4;
 pub(crate) mod k;
 pub(crate) mod legacy;
@@ -74,6 +74,15 @@ macro_rules! each {
     };
 }
 
+/// The same, for formats that are looked up first.
+macro_rules! points {
+    ($bytes:ident, $out:ident, $look_up:path) => {
+        for (block, out) in $bytes.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
+            $look_up(block).write(out);
+        }
+    };
+}
+
 /// [`dequantise`] of whole blocks, compiled for the instructions of its caller.
 #[inline(always)]
 pub(crate) fn unpack(dtype: DType, bytes: &[u8], out: &mut [f32]) {
@@ -95,13 +104,13 @@ pub(crate) fn unpack(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q6K => each!(bytes, out, k::q6_k),
         DType::Iq4Nl => each!(bytes, out, iq4::iq4_nl),
         DType::Iq4Xs => each!(bytes, out, iq4::iq4_xs),
-        DType::Iq3Xxs => each!(bytes, out, iq::iq3_xxs),
-        DType::Iq3S => each!(bytes, out, iq::iq3_s),
-        DType::Iq2Xxs => each!(bytes, out, iq::iq2_xxs),
-        DType::Iq2Xs => each!(bytes, out, iq::iq2_xs),
-        DType::Iq2S => each!(bytes, out, iq::iq2_s),
-        DType::Iq1S => each!(bytes, out, iq::iq1_s),
-        DType::Iq1M => each!(bytes, out, iq::iq1_m),
+        DType::Iq3Xxs => points!(bytes, out, iq::iq3_xxs),
+        DType::Iq3S => points!(bytes, out, iq::iq3_s),
+        DType::Iq2Xxs => points!(bytes, out, iq::iq2_xxs),
+        DType::Iq2Xs => points!(bytes, out, iq::iq2_xs),
+        DType::Iq2S => points!(bytes, out, iq::iq2_s),
+        DType::Iq1S => points!(bytes, out, iq::iq1_s),
+        DType::Iq1M => points!(bytes, out, iq::iq1_m),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Blocks to f32 in vectors, for the formats that most models are stored in; the others take the loops of `quant`.
+//! Blocks to f32 in vectors.
 //!
-//! The same operations in the same order as there, so the same bits.
+//! The same operations in the same order as in `quant`, so the same bits.
 
 use crate::backend::cpu::simd::Simd;
+use crate::quant::iq::{self, Codes};
 use crate::quant::{self, iq4, k, legacy, part, scale};
 use crate::tensor::DType;
 
@@ -12,6 +13,15 @@ macro_rules! each {
     ($simd:ident, $bytes:ident, $out:ident, $unpack:ident) => {
         for (block, out) in $bytes.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
             $unpack($simd, block, out);
+        }
+    };
+}
+
+/// The same, for formats that are looked up first.
+macro_rules! points {
+    ($simd:ident, $bytes:ident, $out:ident, $look_up:path) => {
+        for (block, out) in $bytes.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
+            write($simd, &$look_up(block), out);
         }
     };
 }
@@ -32,6 +42,14 @@ pub(super) fn unpack<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32])
         DType::Q6K => each!(s, bytes, out, q6_k),
         DType::Iq4Nl => each!(s, bytes, out, iq4_nl),
         DType::Iq4Xs => each!(s, bytes, out, iq4_xs),
+        DType::Iq3Xxs => points!(s, bytes, out, iq::iq3_xxs),
+        DType::Iq3S => points!(s, bytes, out, iq::iq3_s),
+        DType::Iq2Xxs => points!(s, bytes, out, iq::iq2_xxs),
+        DType::Iq2Xs => points!(s, bytes, out, iq::iq2_xs),
+        DType::Iq2S => points!(s, bytes, out, iq::iq2_s),
+        DType::Iq1S => points!(s, bytes, out, iq::iq1_s),
+        DType::Iq1M => points!(s, bytes, out, iq::iq1_m),
+        // Loops over single elements become vectors by themselves.
         _ => quant::unpack(dtype, bytes, out),
     }
 }
@@ -114,6 +132,15 @@ fn q8_0<S: Simd>(s: S, block: &[u8; 34], out: &mut [f32; 32]) {
         // SAFETY: the slice is a vector.
         let codes = unsafe { s.load_i8(block[2 + i..][..S::LANES].as_ptr()) };
         put(s, out, i, d, codes);
+    }
+}
+
+#[inline(always)]
+fn write<S: Simd>(s: S, points: &Codes, out: &mut [f32; 256]) {
+    for i in (0..256).step_by(S::LANES) {
+        // SAFETY: the slice is a vector.
+        let codes = unsafe { s.load_i8(points.codes[i..][..S::LANES].as_ptr()) };
+        put(s, out, i, points.scales[i / 16], codes);
     }
 }
 
@@ -262,7 +289,13 @@ mod tests {
             DType::Q6K,
             DType::Iq4Nl,
             DType::Iq4Xs,
+            DType::Iq3Xxs,
             DType::Iq3S,
+            DType::Iq2Xxs,
+            DType::Iq2Xs,
+            DType::Iq2S,
+            DType::Iq1S,
+            DType::Iq1M,
             DType::F8E4M3,
         ] {
             let blocks = bytes.len() / dtype.block_bytes() as usize;

@@ -7,42 +7,116 @@ use std::sync::Arc;
 use crate::source::Source;
 
 /// How the elements of a stored tensor are written.
+///
+/// Types whose name begins with Q or IQ are those of GGUF: blocks of elements that share scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
     /// IEEE single precision, little-endian.
     F32,
+    /// IEEE half precision, little-endian.
+    F16,
     /// bfloat16, little-endian: the upper half of an f32.
     BF16,
+    /// Eight bits with four of exponent and three of mantissa, without infinities.
+    F8E4M3,
     /// Signed bytes; a matrix of them carries bf16 [`Scales`].
     I8,
+    /// 4 bits and a scale.
+    Q4_0,
+    /// 4 bits, a scale and a minimum.
+    Q4_1,
+    /// 5 bits and a scale.
+    Q5_0,
+    /// 5 bits, a scale and a minimum.
+    Q5_1,
+    /// 8 bits and a scale.
+    Q8_0,
+    /// 2 bits in super-blocks.
+    Q2K,
+    /// 3 bits in super-blocks.
+    Q3K,
+    /// 4 bits in super-blocks.
+    Q4K,
+    /// 5 bits in super-blocks.
+    Q5K,
+    /// 6 bits in super-blocks.
+    Q6K,
+    /// 4 bits through a table, in small blocks.
+    Iq4Nl,
+    /// 4 bits through a table, in super-blocks.
+    Iq4Xs,
+    /// 3.06 bits through a lattice.
+    Iq3Xxs,
+    /// 3.44 bits through a lattice.
+    Iq3S,
+    /// 2.06 bits through a lattice.
+    Iq2Xxs,
+    /// 2.31 bits through a lattice.
+    Iq2Xs,
+    /// 2.5 bits through a lattice.
+    Iq2S,
+    /// 1.56 bits through a lattice.
+    Iq1S,
+    /// 1.75 bits through a lattice.
+    Iq1M,
 }
 
 impl DType {
-    /// Bytes of one element.
-    #[must_use]
-    pub const fn size(self) -> u64 {
+    /// Name in lower case, elements of a block and bytes of a block.
+    const fn table(self) -> (&'static str, u64, u64) {
         match self {
-            Self::F32 => 4,
-            Self::BF16 => 2,
-            Self::I8 => 1,
+            Self::F32 => ("f32", 1, 4),
+            Self::F16 => ("f16", 1, 2),
+            Self::BF16 => ("bf16", 1, 2),
+            Self::F8E4M3 => ("f8_e4m3", 1, 1),
+            Self::I8 => ("i8", 1, 1),
+            Self::Q4_0 => ("q4_0", 32, 18),
+            Self::Q4_1 => ("q4_1", 32, 20),
+            Self::Q5_0 => ("q5_0", 32, 22),
+            Self::Q5_1 => ("q5_1", 32, 24),
+            Self::Q8_0 => ("q8_0", 32, 34),
+            Self::Q2K => ("q2_k", 256, 84),
+            Self::Q3K => ("q3_k", 256, 110),
+            Self::Q4K => ("q4_k", 256, 144),
+            Self::Q5K => ("q5_k", 256, 176),
+            Self::Q6K => ("q6_k", 256, 210),
+            Self::Iq4Nl => ("iq4_nl", 32, 18),
+            Self::Iq4Xs => ("iq4_xs", 256, 136),
+            Self::Iq3Xxs => ("iq3_xxs", 256, 98),
+            Self::Iq3S => ("iq3_s", 256, 110),
+            Self::Iq2Xxs => ("iq2_xxs", 256, 66),
+            Self::Iq2Xs => ("iq2_xs", 256, 74),
+            Self::Iq2S => ("iq2_s", 256, 82),
+            Self::Iq1S => ("iq1_s", 256, 50),
+            Self::Iq1M => ("iq1_m", 256, 56),
         }
     }
 
-    /// The name in lower case: `f32`, `bf16`, `i8`.
+    /// The name in lower case, as GGUF's tools write it: `f32`, `bf16`, `q4_k`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::BF16 => "bf16",
-            Self::I8 => "i8",
-        }
+        self.table().0
     }
 
-    /// Bytes of `elements`, or `None` beyond 64 bits.
+    /// Elements of a block: 1 for plain types.
+    #[must_use]
+    pub const fn block(self) -> u64 {
+        self.table().1
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub const fn block_bytes(self) -> u64 {
+        self.table().2
+    }
+
+    /// Bytes of `elements`; `None` if they do not fill whole blocks, or beyond 64 bits.
     #[must_use]
     pub fn bytes_of(self, elements: u64) -> Option<u64> {
-        elements.checked_mul(self.size())
+        elements
+            .is_multiple_of(self.block())
+            .then(|| (elements / self.block()).checked_mul(self.block_bytes()))?
     }
 }
 

@@ -134,7 +134,7 @@ fn assert_described(info: &TensorInfo, expected: &serde_json::Value) {
     assert_eq!(dtype, expected["dtype"].as_str().unwrap());
     let elements: u64 = info.shape.iter().product();
     let scales: u64 = info.scales.iter().flatten().copied().reduce(|a, b| a * b).unwrap_or(0);
-    assert_eq!(info.bytes, elements * info.dtype.size() + 2 * scales);
+    assert_eq!(info.bytes, elements * info.dtype.block_bytes() + 2 * scales);
 }
 
 #[test]

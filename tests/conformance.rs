@@ -2,6 +2,7 @@
 //! and layout of weights, both precisions, both types of cache.
 
 mod support {
+    pub(crate) mod blocks;
     pub(crate) mod models;
     pub(crate) mod random;
 }
@@ -12,11 +13,13 @@ use grok1::backend::cpu::Cpu;
 use grok1::backend::scalar::Scalar;
 use grok1::backend::{Backend, Batch, Branch, Observer, PAGE, PageId, Routing, Row, Sequence};
 use grok1::checkpoint::{self, Checkpoint};
+use grok1::quant::dequantise;
 use grok1::{
     Blob, Control, DType, KvType, Layout, Matrix, MemorySource, ModelConfig, Precision, Scales, Threads,
     Vector, WeightStorage,
 };
-use half::bf16;
+use half::{bf16, f16};
+use support::blocks::{FORMATS, blocks};
 use support::models::fixtures;
 use support::random::Random;
 
@@ -31,6 +34,13 @@ struct Shape {
     vocab: usize,
     groups: usize,
 }
+
+/// Rows of whole blocks of 32 elements, an odd number of them.
+const BLOCKS: Shape =
+    Shape { width: 96, heads: [3, 1], head_dim: 32, experts: [5, 2], ffn_width: 160, vocab: 131, groups: 1 };
+
+/// Rows of whole super-blocks.
+const SUPER_BLOCKS: Shape = Shape { width: 256, heads: [8, 2], experts: [3, 1], ffn_width: 512, ..BLOCKS };
 
 const ODD: Shape =
     Shape { width: 40, heads: [7, 1], head_dim: 10, experts: [8, 2], ffn_width: 24, vocab: 131, groups: 1 };
@@ -63,6 +73,8 @@ const STORED: &[Stored] = &[
     Stored::Plain(DType::F32, Layout::OutIn),
     Stored::Plain(DType::BF16, Layout::InOut),
     Stored::Plain(DType::BF16, Layout::OutIn),
+    Stored::Plain(DType::F16, Layout::OutIn),
+    Stored::Plain(DType::F8E4M3, Layout::OutIn),
 ];
 
 /// How activations and cache are rounded, and how far the worst row may be from the definition's: sums in f32 and f64 differ in
@@ -105,6 +117,14 @@ fn blob(bytes: &[u8]) -> Blob {
 fn store(dtype: DType, values: impl Iterator<Item = f32>) -> Blob {
     let bytes: Vec<u8> = match dtype {
         DType::BF16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+        DType::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+        DType::F8E4M3 => {
+            let mut numbers = [0.0; 127];
+            dequantise(dtype, &std::array::from_fn::<u8, 127, _>(|code| code as u8), &mut numbers).unwrap();
+            // The code of the next larger magnitude.
+            let above = |x: f32| numbers.partition_point(|number| *number < x.abs()) as u8;
+            values.map(|x| above(x) | if x < 0.0 { 0x80 } else { 0 }).collect()
+        }
         _ => values.flat_map(f32::to_le_bytes).collect(),
     };
     blob(&bytes)
@@ -122,6 +142,9 @@ fn matrix(random: &mut Random, stored: Stored, [inputs, outputs]: [usize; 2], gr
             let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random.next() as u8).collect();
             let scales = (0..groups * outputs).map(|_| random.float(0.2, 1.0) * size / 64.0);
             (blob(&bytes), Some(Scales { groups, data: store(DType::BF16, scales) }))
+        }
+        Stored::Plain(dtype, _) if dtype.block() > 1 => {
+            (blob(&blocks(random, dtype, inputs * outputs, 0.6 * size)), None)
         }
         Stored::Plain(dtype, _) => {
             (store(dtype, (0..inputs * outputs).map(|_| random.float(-size, size))), None)
@@ -389,6 +412,37 @@ fn every_type_and_layout_of_weights_conforms() {
         for numbers in [EXACT[0], STANDARD[1]] {
             conforms(&format!("{stored:?}"), &checkpoint, numbers);
         }
+    }
+}
+
+#[test]
+fn every_format_of_blocks_conforms() {
+    for dtype in FORMATS {
+        let shape = if dtype.block() == 32 { &BLOCKS } else { &SUPER_BLOCKS };
+        let stored = Stored::Plain(dtype, Layout::OutIn);
+        let checkpoint = checkpoint(config(shape), 1, stored, stored);
+        conforms(dtype.name(), &checkpoint, EXACT[0]);
+    }
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_are_refused() {
+    let random = &mut Random(3);
+    let mut checkpoint = checkpoint(config(&BLOCKS), 1, STORED[0], Stored::Plain(DType::BF16, Layout::OutIn));
+    // As many elements, but each row ends within a block.
+    let mut embedding = matrix(random, Stored::Plain(DType::Q4_0, Layout::OutIn), [96, 131], 1);
+    [embedding.inputs, embedding.outputs] = [131, 96];
+    checkpoint.head.embedding = embedding;
+    let config = checkpoint.config.clone();
+    let threads = Arc::new(Threads::new(1).unwrap());
+    let control = Control::new();
+    let cpu = Cpu::new(config.clone(), Precision::Exact, WeightStorage::Mapped, threads);
+    let refusals = [
+        cpu.load_head(&checkpoint.head, &control).err().unwrap(),
+        Scalar::new(config, Precision::Exact).load_head(&checkpoint.head, &control).err().unwrap(),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.to_string(), "matrix: rows of 131 elements are not whole blocks of q4_0");
     }
 }
 

@@ -593,7 +593,7 @@ fn assert_sound(content: &Content, len: u64) {
     };
     for array in arrays {
         assert!(array.payload.end <= len);
-        let bytes = array.shape.iter().product::<u64>() * array.dtype.size();
+        let bytes = array.shape.iter().product::<u64>() * array.dtype.block_bytes();
         assert_eq!(array.payload.end - array.payload.start, bytes);
     }
 }

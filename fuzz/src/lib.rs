@@ -31,7 +31,7 @@ pub fn pickle(bytes: &[u8]) -> bool {
     };
     for array in &arrays {
         let payload = bytes.get(array.payload.start as usize..array.payload.end as usize);
-        let size = array.shape.iter().product::<u64>() * array.dtype.size();
+        let size = array.shape.iter().product::<u64>() * array.dtype.block_bytes();
         assert_eq!(payload.map(|payload| payload.len() as u64), Some(size));
     }
     !arrays.is_empty()

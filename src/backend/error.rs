@@ -27,6 +27,16 @@ pub enum BackendError {
         /// Bytes its shape needs.
         expected: u64,
     },
+    /// Rows of a matrix that are not whole blocks.
+    #[error("{tensor}: rows of {row} elements are not whole blocks of {dtype}")]
+    Blocks {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: DType,
+        /// Elements of a row.
+        row: usize,
+    },
     /// A NaN or an infinity among scales or norms.
     #[error("{tensor}: {what} {index} is {found}, expected a finite number")]
     NotFinite {
@@ -88,7 +98,9 @@ fn layout_name(layout: Layout) -> &'static str {
 impl Classify for BackendError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unsupported { .. } | Self::Size { .. } | Self::NotFinite { .. } => ErrorKind::Format,
+            Self::Unsupported { .. } | Self::Size { .. } | Self::Blocks { .. } | Self::NotFinite { .. } => {
+                ErrorKind::Format
+            }
             Self::Read { .. } | Self::Memory { .. } | Self::Threads(_) => ErrorKind::Resource,
             Self::Page { .. } | Self::Batch | Self::Pool { .. } => ErrorKind::Bug,
         }

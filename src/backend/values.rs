@@ -1,11 +1,10 @@
-//! Stored numbers as f32, for the small tensors that every backend converts once. Uses the ground.
-
-use half::bf16;
+//! Stored numbers as f32, for the small tensors that every backend converts once. Uses `quant`.
 
 use super::BackendError;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Blob, DType, Matrix, Scales, Vector};
+use crate::quant;
+use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 
 /// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
 pub(crate) fn to_f32(
@@ -16,11 +15,10 @@ pub(crate) fn to_f32(
     control: &Control,
 ) -> Result<Vec<f32>> {
     let bytes = read(tensor, dtype, data, len, control)?;
-    Ok(match dtype {
-        DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        DType::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        DType::I8 => bytes.iter().map(|&b| f32::from(b.cast_signed())).collect(),
-    })
+    let mut values = Vec::new();
+    grow(&mut values, len, "weights")?;
+    quant::dequantise(dtype, &bytes, &mut values)?;
+    Ok(values)
 }
 
 /// Bytes read between two looks at whether to go on.
@@ -35,7 +33,7 @@ pub(crate) fn read(
     control: &Control,
 ) -> Result<Vec<u8>> {
     check_size(tensor, dtype, data, len)?;
-    let total = len * dtype.size() as usize;
+    let total = data.len() as usize;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
     while bytes.len() < total {
@@ -55,6 +53,20 @@ pub(crate) fn check_size(tensor: &str, dtype: DType, data: &Blob, len: usize) ->
         Ok(())
     } else {
         Err(BackendError::Size { tensor: tensor.to_owned(), found: data.len(), expected })
+    }
+}
+
+/// Refuses a matrix whose rows, as they lie in memory, are not whole blocks.
+pub(crate) fn check_rows(matrix: &Matrix) -> Result<(), BackendError> {
+    let Matrix { name, dtype, layout, inputs, outputs, .. } = matrix;
+    let row = match layout {
+        Layout::InOut => *outputs,
+        Layout::OutIn => *inputs,
+    };
+    if row.is_multiple_of(dtype.block() as usize) {
+        Ok(())
+    } else {
+        Err(BackendError::Blocks { tensor: name.clone(), dtype: *dtype, row })
     }
 }
 

@@ -477,7 +477,7 @@ impl Machine<'_> {
             return Err(self.unexpected(found, "\"<\" (little-endian) or \"|\" (single bytes)"));
         }
         // Built-in types leave their size out.
-        if *size != -1 && u64::try_from(*size) != Ok(dtype.size()) {
+        if *size != -1 && u64::try_from(*size) != Ok(dtype.block_bytes()) {
             return Err(self.unexpected(format!("{dtype} of {size} bytes"), "the size of the type"));
         }
         Ok(Value::DType(dtype))

@@ -31,7 +31,7 @@ impl Array {
     }
 
     fn bytes(&self) -> u64 {
-        self.dtype.size() * self.shape.iter().product::<u64>()
+        self.dtype.block_bytes() * self.shape.iter().product::<u64>()
     }
 }
 

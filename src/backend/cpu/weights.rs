@@ -1,16 +1,19 @@
-//! Weights as kernels read them: where they lie in the mapped file, or in the only copy. Uses `kernels` and `values`.
+//! Weights as kernels read them: where they lie in the mapped file, or in the only copy. Uses `kernels`,
+//! `values` and `quant`.
 
 use std::ops::Range;
 
 use half::bf16;
 
+use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::out_in::OutIn;
-use super::kernels::{BF16, F32, I8, Out, Rows};
+use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::simd::Isa;
 use crate::backend::{BackendError, WeightStorage, values};
 use crate::control::Control;
 use crate::error::Result;
+use crate::quant;
 use crate::tensor::{Blob, DType, Layout, Matrix};
 
 /// The bytes of a tensor.
@@ -63,9 +66,11 @@ impl Weights {
         let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
         let (dtype, layout, inputs, outputs) = (*dtype, *layout, *inputs, *outputs);
         match (dtype, layout, scales) {
-            (DType::I8, Layout::InOut, Some(_)) | (DType::F32 | DType::BF16, _, None) => {}
+            (DType::I8, Layout::InOut, Some(_)) | (DType::F32 | DType::BF16, Layout::InOut, None) => {}
+            (_, Layout::OutIn, None) if dtype != DType::I8 => {}
             _ => return Err(BackendError::Unsupported { tensor: name.clone(), dtype, layout }.into()),
         }
+        values::check_rows(matrix)?;
         let data = Resident::load(name, dtype, data, inputs * outputs, storage, control)?;
         let scales = match scales {
             None => None,
@@ -126,18 +131,21 @@ impl Weights {
         unsafe {
             match (self.layout, self.dtype) {
                 (Layout::InOut, DType::I8) => isa.run(InOut::<I8>::new(x, data, shape, columns, scaled, out)),
-                (Layout::InOut, DType::F32) => {
-                    isa.run(InOut::<F32>::new(x, data, shape, columns, scaled, out))
-                }
                 (Layout::InOut, DType::BF16) => {
                     isa.run(InOut::<BF16>::new(x, data, shape, columns, scaled, out));
                 }
+                (Layout::InOut, _) => isa.run(InOut::<F32>::new(x, data, shape, columns, scaled, out)),
                 (Layout::OutIn, DType::BF16) => {
                     isa.run(OutIn::<BF16>::new(x, data, self.inputs, columns, out));
                 }
-                // `load` lets no int8 through here.
-                (Layout::OutIn, DType::F32 | DType::I8) => {
+                (Layout::OutIn, DType::F16) => {
+                    isa.run(OutIn::<F16>::new(x, data, self.inputs, columns, out));
+                }
+                (Layout::OutIn, DType::F32) => {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));
+                }
+                (Layout::OutIn, dtype) => {
+                    isa.run(Blocks::new(x, data, dtype, self.inputs, columns, out));
                 }
             }
         }
@@ -145,17 +153,8 @@ impl Weights {
 
     /// Row `output` of a matrix stored `[outputs, inputs]`, as f32.
     pub(crate) fn row(&self, output: usize, out: &mut [f32]) {
-        let size = self.dtype.size() as usize;
-        let bytes = &self.data.bytes()[output * self.inputs * size..][..self.inputs * size];
-        match self.dtype {
-            DType::BF16 => out
-                .iter_mut()
-                .zip(bytes.chunks_exact(2))
-                .for_each(|(x, b)| *x = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            DType::F32 | DType::I8 => out
-                .iter_mut()
-                .zip(bytes.chunks_exact(4))
-                .for_each(|(x, b)| *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        }
+        let (block, size) = (self.dtype.block() as usize, self.dtype.block_bytes() as usize);
+        let len = self.inputs / block * size;
+        quant::unpack(self.dtype, &self.data.bytes()[output * len..][..len], out);
     }
 }

@@ -78,6 +78,7 @@ pub struct Scratch {
 impl Dense {
     fn load(matrix: &Matrix, control: &Control) -> Result<Self> {
         let (inputs, outputs) = (matrix.inputs, matrix.outputs);
+        values::check_rows(matrix)?;
         let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs, control)?;
         let scales = matrix.scales.as_ref();
         let factors = scales.map(|scales| values::scales(matrix, scales, control)).transpose()?;

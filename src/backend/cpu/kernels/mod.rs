@@ -2,9 +2,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "index loops over registers read as the arithmetic they are")]
 
+pub(crate) mod blocks;
 pub(crate) mod elementwise;
 pub(crate) mod in_out;
 pub(crate) mod out_in;
+mod unpack;
 
 use std::ops::Range;
 
@@ -40,6 +42,7 @@ pub(crate) trait Element: Sync {
 }
 
 pub(crate) struct F32;
+pub(crate) struct F16;
 pub(crate) struct BF16;
 pub(crate) struct I8;
 
@@ -50,6 +53,16 @@ impl Element for F32 {
     unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F32 {
         // SAFETY: the caller's.
         unsafe { simd.load_f32(p) }
+    }
+}
+
+impl Element for F16 {
+    const SIZE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { simd.load_f16(p) }
     }
 }
 

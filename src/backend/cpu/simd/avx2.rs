@@ -1,21 +1,24 @@
-//! Eight values at a time, with AVX2 and FMA.
+//! Eight values at a time, with AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::{Job, Simd};
 
-/// Proof that the processor has AVX2 and FMA.
+/// Proof that the processor has AVX2, FMA and F16C, which came with them or before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
     pub(crate) fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        (is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c"))
+        .then_some(Self(()))
     }
 
     /// Runs `job` compiled for these instructions.
     pub(crate) fn enter(self, job: impl Job) {
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         fn inside(simd: Avx2, job: impl Job) {
             job.run(simd);
         }
@@ -25,11 +28,12 @@ impl Avx2 {
 }
 
 // SAFETY: `new` is the only maker of values and has looked. The SAFETY notes below rest on that: every intrinsic used needs
-// nothing but AVX2 and FMA.
+// nothing but AVX2, FMA and F16C.
 unsafe impl Simd for Avx2 {
     const LANES: usize = 8;
     const WIDE: bool = false;
     type F32 = __m256;
+    type I32 = __m256i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -49,6 +53,18 @@ unsafe impl Simd for Avx2 {
         unsafe {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m256 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m256i {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
     }
 
     #[inline(always)]
@@ -142,6 +158,47 @@ unsafe impl Simd for Avx2 {
             let quiet = _mm256_set1_epi32(0x7fc0_0000);
             let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
             _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan)
+        }
+    }
+
+    #[inline(always)]
+    fn and(self, x: __m256i, mask: u32) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_and_si256(x, _mm256_set1_epi32(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn left<const N: u32>(self, x: __m256i) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_sll_epi32(x, _mm_cvtsi32_si128(N.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn right<const N: u32>(self, x: __m256i) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_srl_epi32(x, _mm_cvtsi32_si128(N.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn convert(self, x: __m256i) -> __m256 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 16], index: __m256i) -> __m256 {
+        // SAFETY: `self` proves the instructions; the table has two vectors.
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), index);
+            // The fourth bit becomes the sign, which chooses.
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
         }
     }
 

@@ -33,6 +33,7 @@ unsafe impl Simd for Avx512 {
     const LANES: usize = 16;
     const WIDE: bool = true;
     type F32 = __m512;
+    type I32 = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -52,6 +53,18 @@ unsafe impl Simd for Avx512 {
         unsafe {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512i {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
     }
 
     #[inline(always)]
@@ -143,6 +156,42 @@ unsafe impl Simd for Avx512 {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
             _mm512_castsi512_ps(_mm512_mask_set1_epi32(rounded, nan, 0x7fc0_0000))
         }
+    }
+
+    #[inline(always)]
+    fn and(self, x: __m512i, mask: u32) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_and_si512(x, _mm512_set1_epi32(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn left<const N: u32>(self, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_slli_epi32::<N>(x) }
+    }
+
+    #[inline(always)]
+    fn right<const N: u32>(self, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_srli_epi32::<N>(x) }
+    }
+
+    #[inline(always)]
+    fn convert(self, x: __m512i) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 16], index: __m512i) -> __m512 {
+        // SAFETY: `self` proves the instructions; the table is a vector.
+        unsafe { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table.as_ptr())) }
     }
 
     #[inline(always)]

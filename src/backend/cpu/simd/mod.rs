@@ -1,4 +1,4 @@
-//! Vectors of f32 and the values that prove a processor has them. Uses nothing.
+//! Vectors of f32 and the values that prove a processor has them. Uses `quant`.
 //!
 //! A kernel is written once, over [`Simd`]. A [`Job`] holds its arguments; [`Isa::run`] enters a function compiled for the
 //! instruction set and calls the job there, so everything marked `inline(always)` below it is compiled with those instructions.
@@ -21,6 +21,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync {
     /// Whether there are 32 vector registers rather than 16.
     const WIDE: bool;
     type F32: Copy;
+    /// As many integers of 32 bits.
+    type I32: Copy;
 
     fn splat(self, x: f32) -> Self::F32;
 
@@ -33,8 +35,18 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync {
     unsafe fn load_bf16(self, p: *const u8) -> Self::F32;
 
     /// # Safety
+    /// `LANES` unaligned f16 must be readable at `p`.
+    unsafe fn load_f16(self, p: *const u8) -> Self::F32;
+
+    /// # Safety
     /// `LANES` bytes must be readable at `p`.
     unsafe fn load_i8(self, p: *const u8) -> Self::F32;
+
+    /// Unsigned bytes.
+    ///
+    /// # Safety
+    /// `LANES` bytes must be readable at `p`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::I32;
 
     /// # Safety
     /// `LANES` unaligned f32 must be writable at `p`.
@@ -62,6 +74,17 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync {
     fn exp2(self, x: Self::F32) -> Self::F32;
     /// To the nearest bf16, ties to even; a NaN stays one.
     fn round_bf16(self, x: Self::F32) -> Self::F32;
+    /// The bits that `mask` has too.
+    fn and(self, x: Self::I32, mask: u32) -> Self::I32;
+    fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `x << N`.
+    fn left<const N: u32>(self, x: Self::I32) -> Self::I32;
+    /// `x >> N`, zeros coming in.
+    fn right<const N: u32>(self, x: Self::I32) -> Self::I32;
+    /// The same number, for small ones.
+    fn convert(self, x: Self::I32) -> Self::F32;
+    /// Entry `index` of a table; indices are below 16.
+    fn lookup(self, table: &[f32; 16], index: Self::I32) -> Self::F32;
     /// Sum of all lanes, in an order of its own but always the same.
     fn sum(self, x: Self::F32) -> f32;
     /// Largest lane; meaningless with NaNs.
@@ -138,15 +161,21 @@ mod tests {
         fn run<S: Simd>(self, s: S) {
             let bf16 = self.input.map(half::bf16::from_f32);
             let bytes: [i8; 16] = std::array::from_fn(|i| (i as i8 - 8) * 15 - 8);
+            let halves = self.input.map(half::f16::from_f32);
+            let table = self.input.map(|x| x * 0.5);
             type Op<'a, S> = &'a dyn Fn(usize) -> <S as Simd>::F32;
             // SAFETY: `i` runs in steps of LANES below 16, so every load and store stays inside an array of 16.
             unsafe {
                 let x = |i: usize| s.load_f32(self.input.as_ptr().add(i).cast());
                 let y = |i: usize| s.add(s.mul(x(i), s.splat(-0.75)), s.splat(0.5));
-                let ops: [Op<S>; 12] = [
+                let integers = |i: usize| s.load_u8(bytes.as_ptr().add(i).cast());
+                let ops: [Op<S>; 15] = [
                     &x,
                     &|i| s.load_bf16(bf16.as_ptr().add(i).cast()),
                     &|i| s.load_i8(bytes.as_ptr().add(i).cast()),
+                    &|i| s.load_f16(halves.as_ptr().add(i).cast()),
+                    &|i| s.convert(s.or(s.left::<5>(integers(i)), s.right::<3>(s.and(integers(i), 0xb9)))),
+                    &|i| s.lookup(&table, s.and(integers(i), 15)),
                     &|i| s.sub(x(i), y(i)),
                     &|i| s.div(x(i), y(i)),
                     &|i| s.fma(x(i), s.splat(2.0), y(i)),

@@ -1,6 +1,7 @@
 //! One value at a time: the tails of vector kernels, and processors without vectors we know.
 
 use super::Simd;
+use crate::quant;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scalar;
@@ -10,6 +11,7 @@ unsafe impl Simd for Scalar {
     const LANES: usize = 1;
     const WIDE: bool = false;
     type F32 = f32;
+    type I32 = u32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32 {
@@ -26,6 +28,18 @@ unsafe impl Simd for Scalar {
     unsafe fn load_bf16(self, p: *const u8) -> f32 {
         // SAFETY: the caller's.
         f32::from_bits(u32::from(unsafe { p.cast::<u16>().read_unaligned() }) << 16)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> f32 {
+        // SAFETY: the caller's.
+        quant::half_to_f32(unsafe { p.cast::<u16>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> u32 {
+        // SAFETY: the caller's.
+        u32::from(unsafe { p.read() })
     }
 
     #[inline(always)]
@@ -95,6 +109,36 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     fn round_bf16(self, x: f32) -> f32 {
         half::bf16::from_f32(x).to_f32()
+    }
+
+    #[inline(always)]
+    fn and(self, x: u32, mask: u32) -> u32 {
+        x & mask
+    }
+
+    #[inline(always)]
+    fn or(self, a: u32, b: u32) -> u32 {
+        a | b
+    }
+
+    #[inline(always)]
+    fn left<const N: u32>(self, x: u32) -> u32 {
+        x << N
+    }
+
+    #[inline(always)]
+    fn right<const N: u32>(self, x: u32) -> u32 {
+        x >> N
+    }
+
+    #[inline(always)]
+    fn convert(self, x: u32) -> f32 {
+        x.cast_signed() as f32
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[f32; 16], index: u32) -> f32 {
+        table[index as usize & 15]
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
 //! bytes lie. Opening reads headers, never weights.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,18 +15,24 @@ use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
 mod fingerprint;
+mod gguf;
 pub mod pickle;
 mod protobuf;
 pub mod sentencepiece;
 mod shapes;
 mod xai;
 
+pub use gguf::GgufError;
 use pickle::PickleError;
 use sentencepiece::SentencePieceError;
 
-/// Opens the model at `path`: xAI's folder `ckpt-0`, or the folder that holds it.
+/// Grok-1's `tokenizer.model` takes 2.2 MB.
+const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// Opens the model at `path`: xAI's folder `ckpt-0`, the folder that holds it, or a GGUF file.
 ///
-/// Reads headers only. `config.json` and `tokenizer.model` are looked for in `ckpt-0` and beside it; `tokenizer` is used instead
+/// Reads headers only. For `ckpt-0`, `config.json` and `tokenizer.model` are looked for in it and beside it. A GGUF file that is one
+/// of several (`…-00001-of-00009.gguf`, or pieces `….part1of3` of one file) stands for all of them. `tokenizer` is used instead
 /// of one that is found. No file stays open.
 ///
 /// # Errors
@@ -44,7 +51,11 @@ pub fn open(path: impl AsRef<Path>, tokenizer: Option<&dyn Source>) -> Result<Ch
         _ => CheckpointError::Read { path: path.display().to_string(), source },
     })?;
     if !metadata.is_dir() {
-        return Err(CheckpointError::Unrecognised { path: path.display().to_string(), found: "a file" });
+        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
+            let found = "a file whose name is not Unicode";
+            CheckpointError::Unrecognised { path: path.display().to_string(), found }
+        })?;
+        return open_file(&FileFolder::new(path.parent().unwrap_or(Path::new(""))), name, tokenizer);
     }
     let inner = path.join("ckpt-0");
     let (folder, beside) =
@@ -68,6 +79,50 @@ pub fn open_folder(
     Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
 }
 
+/// Opens the GGUF file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of
+/// their own.
+///
+/// # Errors
+/// As [`open`].
+///
+/// # Examples
+/// ```no_run
+/// let folder = grok1::FileFolder::new("models");
+/// let checkpoint = grok1::checkpoint::open_file(&folder, "grok-1-IQ3_S-00001-of-00009.gguf", None)?;
+/// # Ok::<(), grok1::Error>(())
+/// ```
+pub fn open_file(
+    folder: &dyn Folder,
+    name: &str,
+    tokenizer: Option<&dyn Source>,
+) -> Result<Checkpoint, CheckpointError> {
+    match gguf::files(folder, name)? {
+        Some(files) => gguf::open(&files, tokenizer),
+        None => {
+            let path = Path::new(&folder.name()).join(name).display().to_string();
+            Err(CheckpointError::Unrecognised { path, found: "another file" })
+        }
+    }
+}
+
+/// The vocabulary of a `tokenizer.model`.
+fn read_tokenizer(source: &dyn Source) -> Result<Vocabulary, CheckpointError> {
+    let bytes = read_whole(source, MAX_TOKENIZER)?;
+    Ok(sentencepiece::vocabulary(&source.name(), &bytes)?)
+}
+
+fn read_whole(source: &dyn Source, max: u64) -> Result<Vec<u8>, CheckpointError> {
+    let path = source.name();
+    if source.len() > max {
+        return Err(CheckpointError::TooLarge { path, found: source.len(), max });
+    }
+    let mut bytes = vec![0; usize::try_from(source.len()).unwrap_or(0)];
+    match source.read_at(0, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(source) => Err(CheckpointError::Read { path, source }),
+    }
+}
+
 /// The folder that holds `path`, by its name where it has one: a linked `ckpt-0` has its companions beside the link.
 fn parent(path: &Path) -> PathBuf {
     match (path.file_name(), path.parent()) {
@@ -89,7 +144,7 @@ pub enum CheckpointError {
     },
     /// It exists but is no model.
     #[error(
-        "{path} is not a checkpoint: found {found}, expected a folder with files tensor00000_000 to tensorNNNNN_000"
+        "{path} is not a checkpoint: found {found}, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000"
     )]
     Unrecognised {
         /// What was to be opened.
@@ -137,6 +192,15 @@ pub enum CheckpointError {
         #[source]
         source: PickleError,
     },
+    /// A GGUF file is damaged, something else, or needs what is not built.
+    #[error("cannot use {file}")]
+    Gguf {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: GgufError,
+    },
     /// A tensor has another type or shape than the hyperparameters ask for.
     #[error("{file} ({tensor}): found {found}, expected {expected}")]
     Tensor {
@@ -181,6 +245,7 @@ impl Classify for CheckpointError {
                 _ => ErrorKind::Resource,
             },
             Self::Pickle { source, .. } => source.kind(),
+            Self::Gguf { source, .. } => source.kind(),
             Self::Config { source, .. } => source.kind(),
             Self::Tokenizer(error) => error.kind(),
             _ => ErrorKind::Format,
@@ -214,14 +279,17 @@ pub struct Checkpoint {
 pub enum Format {
     /// xAI's release: a folder `ckpt-0` of pickled arrays.
     Xai,
+    /// llama.cpp's: a file, or several.
+    Gguf,
 }
 
 impl Format {
-    /// The name in lower case: `xai`.
+    /// The name in lower case: `xai`, `gguf`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xai => "xai",
+            Self::Gguf => "gguf",
         }
     }
 }

@@ -11,8 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pickle::{self, Array, Content};
-use super::sentencepiece;
-use super::{Checkpoint, CheckpointError, Format, TensorInfo};
+use super::{Checkpoint, CheckpointError, Format, TensorInfo, read_whole};
 use crate::config::ModelConfig;
 use crate::source::{Folder, Source};
 use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
@@ -37,9 +36,6 @@ const MODULES: [&str; 12] = [
 
 /// A `config.json` takes about a kilobyte.
 const MAX_CONFIG: u64 = 1 << 20;
-
-/// Grok-1's `tokenizer.model` takes 2.2 MB.
-const MAX_TOKENIZER: u64 = 64 << 20;
 
 /// Whether `name` is that of a tensor file.
 pub(super) fn is_tensor(name: &str) -> bool {
@@ -166,8 +162,7 @@ fn vocabulary(
         None => find("tokenizer.model", folder, beside)?,
     };
     let Some(source) = tokenizer.or(found.as_deref()) else { return Ok(None) };
-    let bytes = read_whole(source, MAX_TOKENIZER)?;
-    Ok(Some(sentencepiece::vocabulary(&source.name(), &bytes)?))
+    super::read_tokenizer(source).map(Some)
 }
 
 /// `name` in the first of the folders that has it.
@@ -187,18 +182,6 @@ fn find(
         }
     }
     Ok(None)
-}
-
-fn read_whole(source: &dyn Source, max: u64) -> Result<Vec<u8>, CheckpointError> {
-    let path = source.name();
-    if source.len() > max {
-        return Err(CheckpointError::TooLarge { path, found: source.len(), max });
-    }
-    let mut bytes = vec![0; usize::try_from(source.len()).unwrap_or(0)];
-    match source.read_at(0, &mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(source) => Err(CheckpointError::Read { path, source }),
-    }
 }
 
 /// A tensor file whose headers are read.

@@ -99,7 +99,7 @@ fn info(input: &mut Input<'_>) -> Result<Info, GgufError> {
     let dimensions = (0..count).map(|_| input.u64()).collect::<Result<Vec<_>, _>>()?;
     let number = input.u32()?;
     let Some(dtype) = types::dtype(number) else {
-        return Err(GgufError::tensor(&name, format!("type {number}"), "a type of float or block weights"));
+        return Err(GgufError::tensor(&name, format!("GGML type {number}"), "a supported type"));
     };
     let row = dimensions.first().copied().unwrap_or(1);
     if !row.is_multiple_of(dtype.block()) {

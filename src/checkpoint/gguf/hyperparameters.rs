@@ -79,7 +79,7 @@ fn refuse_others(metadata: &Metadata) -> Result<(), GgufError> {
         None => return Err(GgufError::value(key, "missing", "\"grok\"")),
         Some(found) => unless(found == "grok", &|| format!("architecture {found:?}"))?,
     }
-    let scaling = metadata.text("grok.rope.scaling.type")?.unwrap_or("none");
+    let scaling = metadata.text("grok.rope.scaling.type")?.unwrap_or("linear");
     unless(["none", "linear"].contains(&scaling), &|| format!("rope scaling {scaling:?}"))?;
     for key in ["grok.rope.scaling.factor", "grok.rope.scale_linear"] {
         let factor = metadata.float(key)?.unwrap_or(0.0);

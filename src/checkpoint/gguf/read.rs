@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::files::Files;
 use super::header::{self, Header, Tensor};
-use super::roles::{Roles, Stored};
+use super::roles::{EMBEDDING, Roles, Stored};
 use super::{GgufError, hyperparameters, vocabulary};
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Format, TensorInfo};
 use crate::source::Source;
@@ -64,9 +64,10 @@ pub(in crate::checkpoint) fn open(
         return Err(of_first(GgufError::value(key, found, format!("{}, as many as there are", infos.len()))));
     }
 
-    // Any model has the embedding of each of its tokens; without it the roles say so.
-    let embedding = tensors.get("token_embd.weight").map(|stored| &*stored.tensor.dimensions);
-    let vocab = embedding.and_then(|dimensions| dimensions.get(1).copied()).unwrap_or(1);
+    let Some(embedding) = tensors.get(EMBEDDING) else {
+        return Err(of_first(GgufError::NoTensor { tensor: EMBEDDING.to_owned() }));
+    };
+    let vocab = embedding.tensor.dimensions.get(1).copied().unwrap_or(1);
     let config = hyperparameters::config(metadata, vocab).map_err(of_first)?;
     let config =
         config.validate().map_err(|source| CheckpointError::Config { path: first.source.name(), source })?;

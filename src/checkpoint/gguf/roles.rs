@@ -18,6 +18,9 @@ use crate::source::Source;
 use crate::tensor::{Blob, Layout, Matrix, Vector};
 use crate::weights::{Head, Layer};
 
+/// A row for each token.
+pub(super) const EMBEDDING: &str = "token_embd.weight";
+
 /// A tensor and the file it lies in.
 pub(super) struct Stored<'a> {
     pub(super) source: &'a Arc<dyn Source>,
@@ -46,7 +49,7 @@ impl<'a> Roles<'a> {
     pub(super) fn weights(mut self) -> Result<(Head, Vec<Layer>), CheckpointError> {
         let ModelConfig { width, vocab, layers, .. } = *self.config;
         let head = Head {
-            embedding: self.matrix("token_embd.weight", width, vocab)?,
+            embedding: self.matrix(EMBEDDING, width, vocab)?,
             norm: self.vector("output_norm.weight", width)?,
         };
         let layers = (0..layers).map(|number| self.layer(number)).collect::<Result<_, _>>()?;

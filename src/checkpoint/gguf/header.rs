@@ -5,7 +5,6 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::input::Input;
@@ -25,7 +24,8 @@ pub(super) struct Header {
     pub(super) tensors: Vec<Tensor>,
 }
 
-/// A tensor whose bytes lie inside the file, apart from those of the others, and are as many as type and dimensions say.
+/// A tensor whose bytes lie inside the file, apart from those of the others, and are as many as type and dimensions say. Names may
+/// repeat.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     pub(super) name: String,
@@ -50,15 +50,8 @@ pub(super) fn read(source: &dyn Source) -> Result<Header, GgufError> {
     }
     let (tensor_count, key_count) = (input.u64()?, input.u64()?);
     let keys = metadata::read(&mut input, key_count)?;
-    let mut infos = Vec::new();
-    let mut names = BTreeSet::new();
-    for _ in 0..tensor_count {
-        let info = info(&mut input)?;
-        if !names.insert(info.name.clone()) {
-            return Err(GgufError::Duplicate { what: "tensor", name: info.name });
-        }
-        infos.push(info);
-    }
+    // Each takes bytes of the file, however large the count is.
+    let infos = (0..tensor_count).map(|_| info(&mut input)).collect::<Result<Vec<_>, _>>()?;
     let (end, len) = (input.position(), input.len());
     let metadata = keys.with(input.into_bytes());
 
@@ -130,11 +123,8 @@ impl Info {
             }
             _ => {
                 let found = format!("{bytes} bytes at offset {offset} of the data at byte {data}");
-                Err(GgufError::tensor(
-                    &name,
-                    found,
-                    format!("all of them before the file's end at byte {len}"),
-                ))
+                let expected = format!("all of them before the file's end at byte {len}");
+                Err(GgufError::tensor(&name, found, expected))
             }
         }
     }

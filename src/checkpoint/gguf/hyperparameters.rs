@@ -15,12 +15,12 @@ pub(super) fn config(metadata: &Metadata, vocab: u64) -> Result<ModelConfig, Ggu
     let keys = Keys(metadata);
     let grok1 = ModelConfig::grok1();
     let (width, heads) = (keys.size("grok.embedding_length")?, keys.size("grok.attention.head_count")?);
-    let head_dim = match keys.size_or("grok.attention.key_length", None)? {
+    let head_dim = match keys.optional_size("grok.attention.key_length")? {
         Some(head_dim) => head_dim,
         None => width.checked_div(heads).unwrap_or(0),
     };
     for key in ["grok.attention.value_length", "grok.rope.dimension_count"] {
-        if let Some(found) = keys.size_or(key, None)?.filter(|&found| found != head_dim) {
+        if let Some(found) = keys.optional_size(key)?.filter(|&found| found != head_dim) {
             return Err(GgufError::value(key, found, format!("the size of a head, {head_dim}")));
         }
     }
@@ -29,7 +29,7 @@ pub(super) fn config(metadata: &Metadata, vocab: u64) -> Result<ModelConfig, Ggu
         return Err(GgufError::value("grok.vocab_size", found, expected));
     }
     // Experts of no width of their own have the only one there is.
-    let ffn_width = keys.size_or("grok.expert_feed_forward_length", None)?.filter(|&width| width > 0);
+    let ffn_width = keys.optional_size("grok.expert_feed_forward_length")?.filter(|&width| width > 0);
     // Read because a file may have it damaged, and left at that: llama.cpp never applies it, nor did xAI.
     keys.float("grok.router_logit_softcapping", 0.0)?;
     let cap = |cap: f32| (cap != 0.0).then_some(cap);
@@ -54,19 +54,11 @@ pub(super) fn config(metadata: &Metadata, vocab: u64) -> Result<ModelConfig, Ggu
         output_cap: cap(keys.float("grok.final_logit_softcapping", 0.0)?),
         norm_epsilon: keys.required_float("grok.attention.layer_norm_rms_epsilon")?,
         rope_base: keys.float("grok.rope.freq_base", grok1.rope_base)?,
-        pad: token(metadata, "tokenizer.ggml.padding_token_id", grok1.pad)?,
-        bos: token(metadata, "tokenizer.ggml.bos_token_id", grok1.bos)?,
-        eos: token(metadata, "tokenizer.ggml.eos_token_id", grok1.eos)?,
+        pad: metadata.token("tokenizer.ggml.padding_token_id")?.unwrap_or(grok1.pad),
+        bos: metadata.token("tokenizer.ggml.bos_token_id")?.unwrap_or(grok1.bos),
+        eos: metadata.token("tokenizer.ggml.eos_token_id")?.unwrap_or(grok1.eos),
         ..grok1
     })
-}
-
-/// A special token, `default` if the file names none.
-pub(super) fn token(metadata: &Metadata, key: &str, default: u32) -> Result<u32, GgufError> {
-    match metadata.integer(key)? {
-        None => Ok(default),
-        Some(found) => u32::try_from(found).map_err(|_| GgufError::value(key, found, "a token")),
-    }
 }
 
 /// Refuses files that need what is not built.
@@ -94,13 +86,13 @@ fn refuse_others(metadata: &Metadata) -> Result<(), GgufError> {
 struct Keys<'a>(&'a Metadata);
 
 impl Keys<'_> {
-    fn size_or(&self, key: &str, default: Option<usize>) -> Result<Option<usize>, GgufError> {
+    fn optional_size(&self, key: &str) -> Result<Option<usize>, GgufError> {
         // What does not fit is refused with everything else that is too large.
-        Ok(self.0.integer(key)?.map(|size| usize::try_from(size).unwrap_or(usize::MAX)).or(default))
+        Ok(self.0.integer(key)?.map(|size| usize::try_from(size).unwrap_or(usize::MAX)))
     }
 
     fn size(&self, key: &str) -> Result<usize, GgufError> {
-        self.size_or(key, None)?.ok_or_else(|| GgufError::value(key, "missing", "a whole number"))
+        self.optional_size(key)?.ok_or_else(|| GgufError::value(key, "missing", "a whole number"))
     }
 
     fn float(&self, key: &str, default: f32) -> Result<f32, GgufError> {

@@ -161,6 +161,12 @@ impl Metadata {
         })
     }
 
+    /// A token id.
+    pub(super) fn token(&self, key: &str) -> Result<Option<u32>, GgufError> {
+        let id = |found: u64| u32::try_from(found).map_err(|_| GgufError::value(key, found, "a token"));
+        self.integer(key)?.map(id).transpose()
+    }
+
     /// A number with a fraction.
     pub(super) fn float(&self, key: &str) -> Result<Option<f32>, GgufError> {
         self.get(key, "an f32", |kind, bytes| match kind {

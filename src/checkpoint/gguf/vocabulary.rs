@@ -50,14 +50,10 @@ pub(super) fn vocabulary(metadata: &Metadata, config: &ModelConfig) -> Result<Op
     });
     let entries = entries.collect::<Result<Vec<_>, GgufError>>()?;
 
-    let key = "tokenizer.ggml.unknown_token_id";
-    let unk = match metadata.integer(key)? {
-        Some(found) => u32::try_from(found).map_err(|_| GgufError::value(key, found, "a token")).map(Some)?,
-        None => {
-            let place = entries.iter().position(|entry| entry.kind == PieceKind::Unknown);
-            place.and_then(|id| u32::try_from(id).ok())
-        }
-    };
+    let unk = metadata.token("tokenizer.ggml.unknown_token_id")?.or_else(|| {
+        let place = entries.iter().position(|entry| entry.kind == PieceKind::Unknown);
+        place.and_then(|id| u32::try_from(id).ok())
+    });
     // GGUF has no key for what it decodes to. With Grok-1's tokenizer it is what the piece is called.
     let unk_surface = unk.and_then(|id| entries.get(id as usize)).map_or("", |entry| &entry.text).to_owned();
     Ok(Some(Vocabulary {

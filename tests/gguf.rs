@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use grok1::backend::scalar::Scalar;
 use grok1::checkpoint::{self, Format, sentencepiece};
 use grok1::{
-    Blob, Checkpoint, Control, DType, Layout, Matrix, MemoryFolder, Model, ModelConfig, Tokenizer,
+    Blob, Checkpoint, Control, DType, Layout, Matrix, MemoryFolder, Model, ModelConfig, Precision, Tokenizer,
     Vocabulary, WeightStorage,
 };
 use serde_json::Value;
@@ -582,6 +583,37 @@ fn a_file_of_the_trained_models_values_gives_its_logits() {
         }
         assert!(distance.relative_rms() <= 1e-5, "{distance:?}");
     }
+}
+
+/// What small models say to some tokens, on the processor and by definition.
+fn small_logits(file: &Gguf) -> [Vec<Vec<f32>>; 2] {
+    let scalar = Scalar::new(config(), Precision::Exact);
+    let models = [
+        Model::load(open(file), exact(), &Control::new()).unwrap(),
+        Model::load_on(scalar, open(file), exact(), &Control::new()).unwrap(),
+    ];
+    models.map(|model| logits(&model, &[3, 1, 4, 1, 5]))
+}
+
+#[test]
+fn an_output_projection_of_its_own_takes_the_place_of_the_embedding() {
+    let tied = small();
+    let mut file = tied.clone();
+    let gguf::Data::Bytes(embedding) = &file.tensor("token_embd.weight").data else { unreachable!() };
+    let doubled: Vec<_> =
+        embedding.as_chunks().0.iter().map(|value| 2.0 * f32::from_le_bytes(*value)).collect();
+    file.tensors.push(Tensor::f32("output.weight", &[8, 32], &doubled));
+    for (found, expected) in small_logits(&file).iter().zip(&small_logits(&tied)) {
+        let expected: Vec<Vec<f32>> =
+            expected.iter().map(|row| row.iter().map(|logit| 2.0 * logit).collect()).collect();
+        assert_eq!(found, &expected);
+    }
+
+    let (untied, tied) = (open(&file), open(&tied));
+    assert_eq!(untied.bytes(), tied.bytes() + 4 * 8 * 32);
+    assert_eq!(untied.bytes_per_token(), tied.bytes_per_token() + 4 * 8);
+    let fingerprint = |checkpoint: &Checkpoint| checkpoint.fingerprint(&Control::new()).unwrap();
+    assert_ne!(fingerprint(&untied), fingerprint(&tied));
 }
 
 #[test]

@@ -349,6 +349,11 @@ const TENSORS: &[Case] = &[
         "tensor \"blk.0.attn_k.weight\": found dimensions [16, 32], expected [32, 16] by the file's keys",
     ),
     case(
+        "an output projection of another shape",
+        |file| file.tensors.push(Tensor::f32("output.weight", &[1], &[0.0])),
+        "tensor \"output.weight\": found dimensions [1], expected [32, 4] by the file's keys",
+    ),
+    case(
         "of more dimensions",
         |file| file.tensor("output_norm.weight").dimensions = vec![16, 2],
         "tensor \"output_norm.weight\": found dimensions [16, 2], expected [32] by the file's keys",
@@ -526,11 +531,6 @@ const OTHERS: &[Case] = &[
         "a dense feed-forward",
         |file| file.tensors.push(Tensor::f32("blk.0.ffn_gate.weight", &[1], &[0.0])),
         "a dense feed-forward beside the experts (blk.0.ffn_gate.weight) is not supported",
-    ),
-    case(
-        "an untied head",
-        |file| file.tensors.push(Tensor::f32("output.weight", &[1], &[0.0])),
-        "an untied output head (output.weight) is not supported",
     ),
     case("YaRN", |file| file.set("grok.rope.scaling.type", "yarn"), "rope scaling \"yarn\" is not supported"),
     case(

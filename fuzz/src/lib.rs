@@ -41,6 +41,7 @@ pub fn gguf(bytes: &[u8]) -> bool {
         assert!(matrix.data.slice().is_ok_and(|shown| shown.is_some()));
     };
     check(&opened.head.embedding);
+    opened.head.output.iter().for_each(check);
     for layer in &opened.layers {
         let alone = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.router];
         alone.into_iter().chain(&layer.gate).chain(&layer.up).chain(&layer.down).for_each(check);

@@ -319,12 +319,16 @@ impl Checkpoint {
         self.head.bytes() + self.layers.iter().map(Layer::bytes).sum::<u64>()
     }
 
-    /// Bytes of weights that one token reads: everything but the experts it is not sent to, and one embedding row.
+    /// Bytes of weights that one token reads: everything but the experts it is not sent to; one row of an embedding that is not the
+    /// output projection as well.
     #[must_use]
     pub fn bytes_per_token(&self) -> u64 {
         let experts = self.config.experts as u64;
         let skipped = experts - self.config.selected_experts as u64;
         let all: u64 = self.layers.iter().map(Layer::expert_bytes).sum();
-        self.bytes() - all / experts * skipped
+        let Head { embedding, output, .. } = &self.head;
+        let rows =
+            output.as_ref().map_or(0, |_| embedding.bytes() - embedding.bytes() / embedding.outputs as u64);
+        self.bytes() - all / experts * skipped - rows
     }
 }

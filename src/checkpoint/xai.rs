@@ -270,6 +270,7 @@ impl Expected<'_> {
         let head = Head {
             embedding: self.embedding(embedding, config.vocab, config.width)?,
             norm: self.vector(norm, config.width)?,
+            output: None,
         };
         let (files, _) = rest.as_chunks();
         let mut layers = order

@@ -21,6 +21,9 @@ use crate::weights::{Head, Layer};
 /// A row for each token.
 pub(super) const EMBEDDING: &str = "token_embd.weight";
 
+/// The output projection; without it, the embedding is that too.
+const OUTPUT: &str = "output.weight";
+
 /// A tensor and the file it lies in.
 pub(super) struct Stored<'a> {
     pub(super) source: &'a Arc<dyn Source>,
@@ -51,6 +54,10 @@ impl<'a> Roles<'a> {
         let head = Head {
             embedding: self.matrix(EMBEDDING, width, vocab)?,
             norm: self.vector("output_norm.weight", width)?,
+            output: match self.tensors.contains_key(OUTPUT) {
+                true => Some(self.matrix(OUTPUT, width, vocab)?),
+                false => None,
+            },
         };
         let layers = (0..layers).map(|number| self.layer(number)).collect::<Result<_, _>>()?;
         match self.tensors.pop_first() {
@@ -193,7 +200,6 @@ fn unexpected(name: &str) -> GgufError {
     let role = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, role)| role);
     let feature = match role {
         "ffn_gate.weight" | "ffn_up.weight" | "ffn_down.weight" => "a dense feed-forward beside the experts",
-        "output.weight" => "an untied output head",
         _ => return GgufError::UnknownTensor { tensor: name.to_owned() },
     };
     GgufError::Unsupported { feature: format!("{feature} ({name})") }

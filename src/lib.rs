@@ -25,6 +25,7 @@
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
 //! | [`checkpoint`] | files as named, typed views of weights |
+//! | [`quant`] | the formats that elements are stored in |
 //! | [`quant`] | how stored elements become numbers |
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
 //! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |
@@ -75,7 +76,7 @@ pub use session::{
     Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,
     log_probability,
 };
-pub use source::{FileFolder, FileSource, Folder, MemoryFolder, MemorySource, Source};
+pub use source::{FileFolder, FileSource, Folder, JoinedSource, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 pub use text::{TextStream, Tokenizer, TokenizerError};
 pub use threads::{Pool, Threads};

@@ -3,6 +3,7 @@
 //! No descriptor stays open: a checkpoint of 770 files must open under `ulimit -n 256`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -27,7 +28,7 @@ pub trait Source: Send + Sync {
     /// Fills `out` from `offset`; an error if not all of it exists.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// The bytes where they lie, for as long as the source lives; `None` if this kind of source never shows them.
+    /// The bytes where they lie, for as long as the source lives; `None` if the source never shows this range.
     ///
     /// Once it has shown them it does not fail for the same range.
     fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>>;
@@ -195,6 +196,86 @@ impl Source for MemorySource {
     }
 }
 
+/// Several sources, one after the other, as if they were one: a file that was cut for transport.
+///
+/// What lies within one of them is shown where it lies; what crosses from one into the next can only be read.
+pub struct JoinedSource {
+    name: String,
+    parts: Vec<(Range<u64>, Arc<dyn Source>)>,
+    len: u64,
+}
+
+impl JoinedSource {
+    /// `sources` in their order; an error if together they are longer than 64 bits can say.
+    pub fn new(sources: impl IntoIterator<Item = Arc<dyn Source>>) -> io::Result<Self> {
+        let mut parts = Vec::new();
+        let mut len = 0_u64;
+        for source in sources {
+            let end = len.checked_add(source.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+            parts.push((len..end, source));
+            len = end;
+        }
+        let name = match &*parts {
+            [] => "nothing".to_owned(),
+            [(_, only)] => only.name(),
+            [(_, first), rest @ ..] => format!("{} and {} more", first.name(), rest.len()),
+        };
+        Ok(Self { name, parts, len })
+    }
+
+    /// The parts of `range`, which must exist: sources and ranges of them.
+    fn parts(&self, range: Range<u64>) -> io::Result<impl Iterator<Item = (&dyn Source, Range<u64>)>> {
+        if range.start > range.end || range.end > self.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let first = self.parts.partition_point(|(place, _)| place.end <= range.start);
+        let parts = self.parts[first..].iter().take_while(move |(place, _)| place.start < range.end);
+        Ok(parts.map(move |(place, source)| {
+            let (start, end) = (range.start.max(place.start), range.end.min(place.end));
+            (&**source, start - place.start..end - place.start)
+        }))
+    }
+}
+
+impl Source for JoinedSource {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(out.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut rest = out;
+        for (source, range) in self.parts(offset..end)? {
+            let (part, after) = rest.split_at_mut((range.end - range.start) as usize);
+            source.read_at(range.start, part)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>> {
+        let mut parts = self.parts(range)?;
+        match (parts.next(), parts.next()) {
+            (None, _) => Ok(Some(&[])),
+            (Some((source, range)), None) => source.slice(range),
+            (Some(_), Some(_)) => Ok(None),
+        }
+    }
+}
+
+impl fmt::Debug for JoinedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinedSource")
+            .field("name", &self.name)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Sources in memory by name: tests, fuzzing, and hosts with a store of their own.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryFolder(BTreeMap<String, Arc<[u8]>>);
@@ -223,5 +304,49 @@ impl Folder for MemoryFolder {
     fn open(&self, name: &str) -> io::Result<Arc<dyn Source>> {
         let bytes = self.0.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(MemorySource::new(name, Arc::clone(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(parts: &[&str]) -> JoinedSource {
+        let source = |part: &&str| -> Arc<dyn Source> { Arc::new(MemorySource::new(*part, part.as_bytes())) };
+        JoinedSource::new(parts.iter().map(source)).unwrap()
+    }
+
+    #[test]
+    fn joined_sources_read_as_if_they_were_one() {
+        let whole = "abcdefghij";
+        let joined = joined(&["abc", "", "d", "efghij"]);
+        assert_eq!(joined.len(), 10);
+        for start in 0..=10 {
+            for end in start..=10 {
+                let mut out = vec![0; end - start];
+                joined.read_at(start as u64, &mut out).unwrap();
+                assert_eq!(out, whole.as_bytes()[start..end]);
+            }
+        }
+        assert!(joined.read_at(8, &mut [0; 3]).is_err());
+        assert!(joined.read_at(u64::MAX, &mut [0; 3]).is_err());
+    }
+
+    #[test]
+    fn joined_sources_show_what_lies_within_one_of_them() {
+        let joined = joined(&["abc", "", "d", "efghij"]);
+        let slice = |range| joined.slice(range).unwrap();
+        assert_eq!(slice(0..3), Some(&b"abc"[..]));
+        assert_eq!(slice(3..4), Some(&b"d"[..]));
+        assert_eq!(slice(5..10), Some(&b"fghij"[..]));
+        assert_eq!(slice(10..10), Some(&b""[..]));
+        assert_eq!(slice(2..4), None);
+        assert!(joined.slice(9..11).is_err());
+    }
+
+    #[test]
+    fn joined_sources_are_called_after_the_first() {
+        assert_eq!(joined(&["a", "b", "c"]).name(), "a and 2 more");
+        assert_eq!(joined(&["a"]).name(), "a");
     }
 }

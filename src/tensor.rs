@@ -152,7 +152,7 @@ impl Blob {
         self.range.is_empty()
     }
 
-    /// The bytes where they lie; `None` if the source never shows them.
+    /// The bytes where they lie; `None` if the source never shows this range.
     ///
     /// # Errors
     /// A file could not be mapped.

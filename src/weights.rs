@@ -2,13 +2,15 @@
 
 use crate::tensor::{Matrix, Vector};
 
-/// The embedding, shared with the output projection, and the last norm.
+/// The embedding, the last norm and the output projection.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Embedding rows and output projection.
+    /// Embedding rows.
     pub embedding: Matrix, // [vocab, width], OutIn
     /// Scale of the norm before the output projection.
     pub norm: Vector, // [width]
+    /// Output projection; without one it is the embedding.
+    pub output: Option<Matrix>, // width -> vocab
 }
 
 /// One decoder layer.
@@ -44,7 +46,7 @@ impl Head {
     /// Bytes of its weights.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.embedding.bytes() + self.norm.data.len()
+        self.embedding.bytes() + self.norm.data.len() + self.output.as_ref().map_or(0, Matrix::bytes)
     }
 }
 

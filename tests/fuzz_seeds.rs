@@ -19,6 +19,11 @@ fn configs_that_are_read_are_valid() {
 }
 
 #[test]
+fn gguf_files_that_open_have_the_bytes_of_their_weights() {
+    holds_for_seeds("gguf", claims::gguf);
+}
+
+#[test]
 fn pickles_that_are_read_describe_bytes_that_exist() {
     holds_for_seeds("pickle", claims::pickle);
 }

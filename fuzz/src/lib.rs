@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use grok1::checkpoint::pickle::{self, Content};
-use grok1::checkpoint::sentencepiece;
+use grok1::checkpoint::{self, sentencepiece};
 use grok1::{
-    Control, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler, Session, SessionOptions,
-    TextStream, Tokenizer,
+    Control, Matrix, MemoryFolder, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler,
+    Session, SessionOptions, TextStream, Tokenizer,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,6 +20,36 @@ pub fn config(bytes: &[u8]) -> bool {
         assert_eq!(config.clone().validate().as_ref().ok(), Some(config));
     }
     config.is_some()
+}
+
+/// A GGUF file that opens has valid hyperparameters, and each of its tensors and weights has the bytes that its type and shape ask
+/// for, all of them different bytes of the file. Tells whether it opened.
+pub fn gguf(bytes: &[u8]) -> bool {
+    let mut folder = MemoryFolder::default();
+    folder.insert("model.gguf", bytes);
+    let Ok(opened) = checkpoint::open_file(&folder, "model.gguf", None) else { return false };
+    assert_eq!(opened.config.clone().validate().as_ref().ok(), Some(&opened.config));
+    for tensor in &opened.tensors {
+        assert_eq!(tensor.dtype.bytes_of(tensor.shape.iter().product()), Some(tensor.bytes));
+    }
+    let stored: u64 = opened.tensors.iter().map(|tensor| tensor.bytes).sum();
+    assert!(stored == opened.bytes() && stored < bytes.len() as u64);
+
+    let check = |matrix: &Matrix| {
+        let elements = matrix.inputs as u64 * matrix.outputs as u64;
+        assert_eq!(matrix.dtype.bytes_of(elements), Some(matrix.data.len()));
+        assert!(matrix.data.slice().is_ok_and(|shown| shown.is_some()));
+    };
+    check(&opened.head.embedding);
+    opened.head.output.iter().for_each(check);
+    for layer in &opened.layers {
+        let alone = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.router];
+        alone.into_iter().chain(&layer.gate).chain(&layer.up).chain(&layer.down).for_each(check);
+    }
+    if let Some(Ok(tokenizer)) = opened.vocabulary.map(Tokenizer::new) {
+        assert!(tokenizer.encode("a text").iter().all(|&id| (id as usize) < tokenizer.len()));
+    }
+    true
 }
 
 /// The arrays that are read from a pickle lie inside the file and have the length of their shapes. Tells whether any were read.

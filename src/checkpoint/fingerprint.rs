@@ -20,6 +20,9 @@ impl Checkpoint {
         add_config(&mut hash, &self.config);
         add_matrix(&mut hash, &self.head.embedding)?;
         add_vector(&mut hash, &self.head.norm)?;
+        if let Some(output) = &self.head.output {
+            add_matrix(&mut hash, output)?;
+        }
         for layer in &self.layers {
             control.check()?;
             let Layer { attention_norm, post_attention_norm, moe_norm, post_moe_norm, .. } = layer;

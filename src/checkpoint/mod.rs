@@ -3,6 +3,7 @@
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
 //! bytes lie. Opening reads headers, never weights.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
 mod fingerprint;
+mod gguf;
 #[doc(hidden)] // Public for tests and fuzzing of it alone.
 pub mod pickle;
 mod protobuf;
@@ -21,12 +23,14 @@ pub mod sentencepiece;
 mod shapes;
 mod xai;
 
+pub use gguf::GgufError;
 use pickle::PickleError;
 use sentencepiece::SentencePieceError;
 
-/// Opens the model at `path`: xAI's folder `ckpt-0`, or the folder that holds it.
+/// Opens the model at `path`: xAI's folder `ckpt-0`, the folder that holds it, or a GGUF file.
 ///
-/// Reads headers only. `config.json` and `tokenizer.model` are looked for in `ckpt-0` and beside it; `tokenizer` is used instead
+/// Reads headers only. For `ckpt-0`, `config.json` and `tokenizer.model` are looked for in it and beside it. A GGUF file that is one
+/// of several (`…-00001-of-00009.gguf`, or pieces `….part1of3` of one file) stands for all of them. `tokenizer` is used instead
 /// of one that is found. No file stays open.
 ///
 /// # Errors
@@ -40,14 +44,18 @@ use sentencepiece::SentencePieceError;
 /// ```
 pub fn open(path: impl AsRef<Path>, tokenizer: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
     let path = path.as_ref();
-    let tokenizer = tokenizer.map(open_file).transpose()?;
+    let tokenizer = tokenizer.map(source_of).transpose()?;
     let tokenizer = tokenizer.as_ref().map(|source| source as &dyn Source);
     let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::NotFound { path: path.display().to_string() },
         _ => CheckpointError::Read { path: path.display().to_string(), source },
     })?;
     if !metadata.is_dir() {
-        return Err(CheckpointError::Unrecognised { path: path.display().to_string(), found: "a file" });
+        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
+            let found = "a file whose name is not Unicode";
+            CheckpointError::Unrecognised { path: path.display().to_string(), found }
+        })?;
+        return open_file(&FileFolder::new(path.parent().unwrap_or(Path::new(""))), name, tokenizer);
     }
     let inner = path.join("ckpt-0");
     let (folder, beside) =
@@ -71,22 +79,49 @@ pub fn open_folder(
     Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
 }
 
-/// Reads a SentencePiece `tokenizer.model`.
+/// Opens the GGUF file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of
+/// their own.
 ///
 /// # Errors
-/// [`CheckpointError`]: unreadable, too large to be one, or not one that Grok-1's kind of tokenizer can use.
-pub fn tokenizer(path: impl AsRef<Path>) -> Result<Vocabulary, CheckpointError> {
-    vocabulary(&open_file(path.as_ref())?)
+/// As [`open`].
+///
+/// # Examples
+/// ```no_run
+/// let folder = grok1::FileFolder::new("models");
+/// let checkpoint = grok1::checkpoint::open_file(&folder, "grok-1-IQ3_S-00001-of-00009.gguf", None)?;
+/// # Ok::<(), grok1::Error>(())
+/// ```
+pub fn open_file(
+    folder: &dyn Folder,
+    name: &str,
+    tokenizer: Option<&dyn Source>,
+) -> Result<Checkpoint, CheckpointError> {
+    match gguf::files(folder, name)? {
+        Some(files) => gguf::open(&files, tokenizer),
+        None => {
+            let path = Path::new(&folder.name()).join(name).display().to_string();
+            Err(CheckpointError::Unrecognised { path, found: "another file" })
+        }
+    }
 }
 
 /// The vocabulary of a `tokenizer.model`.
-fn vocabulary(source: &dyn Source) -> Result<Vocabulary, CheckpointError> {
+fn read_tokenizer(source: &dyn Source) -> Result<Vocabulary, CheckpointError> {
     // Grok-1's takes 2.2 MB.
     const MAX: u64 = 64 << 20;
     Ok(sentencepiece::vocabulary(&source.name(), &read_whole(source, MAX)?)?)
 }
 
-fn open_file(path: &Path) -> Result<FileSource, CheckpointError> {
+/// Reads a SentencePiece `tokenizer.model`.
+///
+/// # Errors
+/// [`CheckpointError`]: unreadable, too large to be one, or not one that Grok-1's kind of tokenizer can use.
+pub fn tokenizer(path: impl AsRef<Path>) -> Result<Vocabulary, CheckpointError> {
+    read_tokenizer(&source_of(path.as_ref())?)
+}
+
+/// The file at `path`.
+fn source_of(path: &Path) -> Result<FileSource, CheckpointError> {
     FileSource::open(path)
         .map_err(|source| CheckpointError::Read { path: path.display().to_string(), source })
 }
@@ -125,7 +160,7 @@ pub enum CheckpointError {
     },
     /// It exists but is no model.
     #[error(
-        "{path} is not a checkpoint: found {found}, expected a folder with files tensor00000_000 to tensorNNNNN_000"
+        "{path} is not a checkpoint: found {found}, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000"
     )]
     Unrecognised {
         /// What was to be opened.
@@ -173,6 +208,15 @@ pub enum CheckpointError {
         #[source]
         source: PickleError,
     },
+    /// A GGUF file is damaged, something else, or needs what is not built.
+    #[error("cannot use {file}")]
+    Gguf {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: GgufError,
+    },
     /// A tensor has another type or shape than the hyperparameters ask for.
     #[error("{file} ({tensor}): found {found}, expected {expected}")]
     Tensor {
@@ -217,6 +261,7 @@ impl Classify for CheckpointError {
                 _ => ErrorKind::Resource,
             },
             Self::Pickle { source, .. } => source.kind(),
+            Self::Gguf { source, .. } => source.kind(),
             Self::Config { source, .. } => source.kind(),
             Self::Tokenizer(error) => error.kind(),
             _ => ErrorKind::Format,
@@ -250,14 +295,17 @@ pub struct Checkpoint {
 pub enum Format {
     /// xAI's release: a folder `ckpt-0` of pickled arrays.
     Xai,
+    /// llama.cpp's: a file, or several.
+    Gguf,
 }
 
 impl Format {
-    /// The name in lower case: `xai`.
+    /// The name in lower case: `xai`, `gguf`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xai => "xai",
+            Self::Gguf => "gguf",
         }
     }
 }
@@ -287,12 +335,16 @@ impl Checkpoint {
         self.head.bytes() + self.layers.iter().map(Layer::bytes).sum::<u64>()
     }
 
-    /// Bytes of weights that one token reads: everything but the experts it is not sent to.
+    /// Bytes of weights that one token reads: everything but the experts it is not sent to; one row of an embedding that is not the
+    /// output projection as well.
     #[must_use]
     pub fn bytes_per_token(&self) -> u64 {
         let experts = self.config.experts as u64;
         let skipped = experts - self.config.selected_experts as u64;
         let all: u64 = self.layers.iter().map(Layer::expert_bytes).sum();
-        self.bytes() - all / experts * skipped
+        let Head { embedding, output, .. } = &self.head;
+        let rows =
+            output.as_ref().map_or(0, |_| embedding.bytes() - embedding.bytes() / embedding.outputs as u64);
+        self.bytes() - all / experts * skipped - rows
     }
 }

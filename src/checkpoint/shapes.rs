@@ -17,6 +17,9 @@ impl Checkpoint {
         let (width, ffn) = (config.width, config.ffn_width);
         self.matrix(&self.head.embedding, [width, config.vocab])?;
         self.vector(&self.head.norm, width)?;
+        if let Some(output) = &self.head.output {
+            self.matrix(output, [width, config.vocab])?;
+        }
         self.count("layers", self.layers.len(), config.layers)?;
         for layer in &self.layers {
             let Layer { attention_norm, post_attention_norm, moe_norm, post_moe_norm, .. } = layer;

@@ -161,7 +161,7 @@ fn vocabulary(
         Some(_) => None,
         None => find("tokenizer.model", folder, beside)?,
     };
-    tokenizer.or(found.as_deref()).map(super::vocabulary).transpose()
+    tokenizer.or(found.as_deref()).map(super::read_tokenizer).transpose()
 }
 
 /// `name` in the first of the folders that has it.
@@ -269,6 +269,7 @@ impl Expected<'_> {
         let head = Head {
             embedding: self.embedding(embedding, config.vocab, config.width)?,
             norm: self.vector(norm, config.width)?,
+            output: None,
         };
         let (files, _) = rest.as_chunks();
         let mut layers = order

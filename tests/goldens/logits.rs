@@ -3,7 +3,7 @@
 use grok1::Model;
 
 use crate::models::{exact, logits, open, open_scalar, standard};
-use crate::oracle::{Distance, json, oracle};
+use crate::oracle::{Distance, Tensors, json, oracle};
 use crate::{Golden, random, trained};
 
 /// Distance from the truth over all positions that it has of some prompts.
@@ -100,4 +100,29 @@ fn standard_precision_is_closer_to_the_truth_than_xais_program() {
             assert!(found_top1 >= top1, "{}: {distance:?}", golden.name);
         }
     }
+}
+
+#[test]
+fn exact_logits_of_gguf_files_are_those_of_their_own_weights() {
+    let Some(oracle) = oracle() else { return };
+    let formats = oracle.join("formats");
+    let goldens = Tensors::open(formats.join("goldens.safetensors"));
+    let ids = goldens.u32("ids.p2");
+    let mut files = 0;
+    for entry in std::fs::read_dir(&formats).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "gguf") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let rows = logits(&open(&path, exact()), &ids);
+        let mut distance = Distance::default();
+        for (found, truth) in rows[12..].iter().zip(goldens.f32(&format!("{name}.p2")).chunks_exact(2048)) {
+            distance.add(found, truth);
+        }
+        eprintln!("{name}: max {:.1e}, relative RMS {:.1e}", distance.max_abs(), distance.relative_rms());
+        assert!(distance.max_abs() <= 1e-3, "{name}: {distance:?}");
+        files += 1;
+    }
+    assert_eq!(files, 7);
 }

@@ -61,11 +61,13 @@ pub struct Layer {
     post_moe_norm: Vec<f32>,
 }
 
-/// Embedding, shared with the output projection, and last norm.
+/// Embedding, last norm and output projection.
 #[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
 pub struct Head {
     embedding: Weights,
     norm: Vec<f32>,
+    /// If it is not the embedding.
+    output: Option<Weights>,
 }
 
 impl Cpu {
@@ -257,8 +259,11 @@ impl Backend for Cpu {
             let (tensor, dtype, layout) = (name.clone(), *dtype, *layout);
             return Err(BackendError::Unsupported { tensor, dtype, layout }.into());
         }
-        let embedding = self.load(&head.embedding, control)?;
-        Ok(Head { embedding, norm: values::vector(&head.norm, control)? })
+        Ok(Head {
+            embedding: self.load(&head.embedding, control)?,
+            norm: values::vector(&head.norm, control)?,
+            output: head.output.as_ref().map(|output| self.load(output, control)).transpose()?,
+        })
     }
 
     fn cache(&self, kv: KvType) -> Cache {
@@ -545,10 +550,11 @@ impl Backend for Cpu {
         let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
-        self.region(batch, head.embedding.strips(rows.len()), |strip| {
-            let columns = head.embedding.columns(rows.len(), strip);
+        let output = head.output.as_ref().unwrap_or(&head.embedding);
+        self.region(batch, output.strips(rows.len()), |strip| {
+            let columns = output.columns(rows.len(), strip);
             // SAFETY: each part has its own columns.
-            unsafe { head.embedding.product(self.isa, x, columns.clone(), out) };
+            unsafe { output.product(self.isa, x, columns.clone(), out) };
             for row in 0..rows.len() {
                 // SAFETY: as above.
                 let values = unsafe { buffer.slice(row * vocab + columns.start..row * vocab + columns.end) };

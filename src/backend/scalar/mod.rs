@@ -49,11 +49,12 @@ struct Expert {
     down: Dense,
 }
 
-/// Embedding and last norm.
+/// Embedding, last norm and output projection.
 #[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
 pub struct Head {
     embedding: Dense, // inputs = width, outputs = vocab
     norm: Vec<f32>,
+    output: Option<Dense>, // if it is not the embedding
 }
 
 /// KV pages as f32, rounded to the cache's type.
@@ -224,6 +225,7 @@ impl Backend for Scalar {
         Ok(Head {
             embedding: Dense::load(&head.embedding, control)?,
             norm: values::vector(&head.norm, control)?,
+            output: head.output.as_ref().map(|output| Dense::load(output, control)).transpose()?,
         })
     }
 
@@ -434,9 +436,10 @@ impl Backend for Scalar {
         scratch: &mut Scratch,
         logits: &mut [f32],
     ) -> Result<()> {
+        let output = head.output.as_ref().unwrap_or(&head.embedding);
         for (&row, logits) in rows.iter().zip(logits.chunks_exact_mut(self.config.vocab)) {
             let x = self.rounded(self.norm(&scratch.hidden[row as usize], &head.norm));
-            for (logit, z) in logits.iter_mut().zip(head.embedding.product(&x)) {
+            for (logit, z) in logits.iter_mut().zip(output.product(&x)) {
                 *logit = soft_cap(z * self.config.output_scale, self.config.output_cap);
             }
         }

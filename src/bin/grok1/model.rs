@@ -13,7 +13,7 @@ use crate::progress;
 /// Which model.
 #[derive(clap::Args)]
 pub(crate) struct Location {
-    /// Folder of the model: xAI's ckpt-0, or the folder that holds it
+    /// The model: xAI's ckpt-0, the folder that holds it, or a GGUF file
     model: PathBuf,
     /// tokenizer.model to use instead of the one in or beside the model
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,21 @@
+//! GGUF, the format of llama.cpp: one file, or several, with hyperparameters, vocabulary and weights. Uses the ground only.
+//!
+//! Versions 2 and 3, little-endian. Weights stay where they are in the files; what is read are headers.
+
+mod error;
+mod files;
+mod header;
+mod hyperparameters;
+mod input;
+mod metadata;
+mod read;
+mod roles;
+mod types;
+mod vocabulary;
+
+pub use self::error::GgufError;
+pub(super) use self::files::files;
+pub(super) use self::read::open;
+
+/// What a file begins with.
+const MAGIC: &[u8] = b"GGUF";

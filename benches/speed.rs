@@ -1,4 +1,5 @@
 //! How fast the parts are: `cargo bench --bench speed`. Model and tokenizer are the tiny ones of this repository.
+#![allow(missing_docs, reason = "criterion_group makes a public function")]
 
 use std::hint::black_box;
 

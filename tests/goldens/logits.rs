@@ -36,6 +36,7 @@ fn assert_exact(model: &Model, golden: &Golden, prompts: &[String], relative_rms
     );
     assert!(distance.relative_rms() <= relative_rms, "{name}, {device}: {distance:?}");
     assert!(distance.max_abs() <= 1e-3, "{name}, {device}: {distance:?}");
+    assert_eq!(distance.top1(), 1.0, "{name}, {device}: the best token of every position is the truth's");
 }
 
 #[test]

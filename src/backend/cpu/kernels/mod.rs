@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::shared::Shared;
 use super::simd::Simd;
 
-/// Calls `f` with offsets of whole vectors, then of single values.
+/// Repeats a body for the offsets of whole vectors, then for those of single values.
 macro_rules! each {
     ($simd:ident, $len:expr, |$s:ident, $i:ident| $body:expr) => {{
         let len: usize = $len;

@@ -56,6 +56,10 @@ pub enum Task {
     Load,
     /// Running tokens; the unit is one token through one layer.
     Run,
+    /// Converting weights; the unit is a byte of what is written.
+    Convert,
+    /// Comparing what was written with what it was made of; the unit is a byte of what is compared.
+    Verify,
 }
 
 type Report = dyn Fn(Progress) + Send + Sync;

@@ -25,7 +25,6 @@
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
 //! | [`checkpoint`] | files as named, typed views of weights |
-//! | [`quant`] | the formats that elements are stored in |
 //! | [`quant`] | how stored elements become numbers |
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
 //! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |

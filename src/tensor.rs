@@ -63,6 +63,46 @@ pub enum DType {
 }
 
 impl DType {
+    /// Every type, in the order of their declaration.
+    pub const ALL: [Self; 24] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::F8E4M3,
+        Self::I8,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
+        Self::Iq3Xxs,
+        Self::Iq3S,
+        Self::Iq2Xxs,
+        Self::Iq2Xs,
+        Self::Iq2S,
+        Self::Iq1S,
+        Self::Iq1M,
+    ];
+
+    /// The type of this [`name`](Self::name), in letters of either case; `None` if there is none.
+    ///
+    /// ```
+    /// # use grok1::DType;
+    /// assert_eq!(DType::named("Q4_K"), Some(DType::Q4K));
+    /// assert_eq!(DType::named("q4_k_m"), None);
+    /// ```
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+    }
+
     /// Name in lower case, elements of a block and bytes of a block.
     const fn table(self) -> (&'static str, u64, u64) {
         match self {

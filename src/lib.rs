@@ -25,7 +25,7 @@
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
 //! | [`checkpoint`] | files as named, typed views of weights |
-//! | [`quant`] | how stored elements become numbers |
+//! | [`quant`] | how stored elements become numbers, and numbers stored elements |
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
 //! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |
 //!

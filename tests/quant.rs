@@ -1,11 +1,11 @@
-//! Dequantising, against the `gguf` package: the fixtures are written by `scripts/quant-fixtures.py`, which says what they contain.
+//! Quantising; dequantising, against the `gguf` package: the fixtures are written by `scripts/quant-fixtures.py`, which says what they contain.
 
 mod support {
     pub(crate) mod random;
 }
 
 use grok1::DType;
-use grok1::quant::{QuantError, dequantise};
+use grok1::quant::{QuantError, can_quantise, dequantise, quantise};
 use support::random::Random;
 
 const FIXTURES: &[(DType, &[u8])] = &[
@@ -90,4 +90,29 @@ fn bytes_that_are_not_those_of_the_elements_are_refused() {
         assert_eq!((named, asked, found), (dtype, elements, bytes));
     }
     dequantise(DType::Q6K, &[], &mut []).unwrap();
+}
+
+#[test]
+fn values_that_a_type_cannot_hold_are_named() {
+    for dtype in DType::ALL.into_iter().filter(|&dtype| can_quantise(dtype)) {
+        let (block, size) = (dtype.block() as usize, dtype.block_bytes() as usize);
+        let refused = |x: f32| {
+            let (mut values, mut out) = (vec![1.0; 3 * block], vec![0; 3 * size]);
+            values[2 * block - 1] = x;
+            quantise(dtype, &values, &mut out)
+        };
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let Err(QuantError::NotFinite { index, found }) = refused(x) else { panic!("{dtype}, {x}") };
+            assert_eq!((index, found.to_bits()), (2 * block - 1, x.to_bits()), "{dtype}");
+        }
+        if dtype != DType::F32 {
+            let Err(QuantError::TooLarge { dtype: named, index, found, limit }) = refused(-f32::MAX) else {
+                panic!("{dtype}");
+            };
+            assert_eq!((named, index, found), (dtype, 2 * block - 1, -f32::MAX));
+            refused(limit).unwrap();
+            refused(-limit).unwrap();
+            refused(limit.next_up()).unwrap_err();
+        }
+    }
 }

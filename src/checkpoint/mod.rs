@@ -15,7 +15,7 @@ use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
 mod fingerprint;
-mod gguf;
+pub(crate) mod gguf;
 #[doc(hidden)] // Public for tests and fuzzing of it alone.
 pub mod pickle;
 mod protobuf;
@@ -287,6 +287,8 @@ pub struct Checkpoint {
     pub vocabulary: Option<Vocabulary>,
     /// Every stored tensor, in file order.
     pub tensors: Vec<TensorInfo>,
+    /// What else a GGUF file says of the model: goes along when it is converted.
+    pub(crate) keys: Vec<(String, gguf::Value)>,
 }
 
 /// A format of model files.

@@ -71,6 +71,7 @@ pub(super) fn open(
         layers,
         vocabulary: vocabulary(folder, beside, tokenizer)?,
         tensors: stored.iter().map(Stored::info).collect(),
+        keys: Vec::new(),
     })
 }
 

@@ -141,7 +141,9 @@ fn matrix(random: &mut Random, stored: Stored, [inputs, outputs]: [usize; 2], gr
         Stored::Quantised => {
             let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random.next() as u8).collect();
             let scales = (0..groups * outputs).map(|_| random.float(0.2, 1.0) * size / 64.0);
-            (blob(&bytes), Some(Scales { groups, data: store(DType::BF16, scales) }))
+            let data = store(DType::BF16, scales);
+            let (dtype, layout, inputs, outputs) = (DType::BF16, Layout::InOut, inputs / groups, 1);
+            (blob(&bytes), Some(Scales { dtype, layout, inputs, outputs, data }))
         }
         Stored::Plain(dtype, _) if dtype.block() > 1 => {
             (blob(&blocks(random, dtype, inputs * outputs, 0.6 * size)), None)

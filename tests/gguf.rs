@@ -508,7 +508,7 @@ fn dequantised(matrix: &Matrix) -> Vec<f32> {
             }
         }
         Some(scales) => {
-            let (rows, scales) = (inputs / scales.groups, bytes(&scales.data));
+            let (rows, scales) = (scales.inputs, bytes(&scales.data));
             let scales: Vec<_> =
                 scales.as_chunks().0.iter().map(|x| half::bf16::from_le_bytes(*x).to_f32()).collect();
             Box::new(move |input, output| {

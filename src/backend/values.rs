@@ -4,9 +4,9 @@ use super::BackendError;
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant;
-use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
+use crate::tensor::{Blob, DType, Layout, Matrix, Vector};
 
-/// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
+/// The elements of `data`, which must be `len` of `dtype`; those of a matrix come without their scales.
 pub(crate) fn to_f32(
     tensor: &str,
     dtype: DType,
@@ -77,12 +77,46 @@ pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The scales of an int8 matrix, all finite.
-pub(crate) fn scales(matrix: &Matrix, scales: &Scales, control: &Control) -> Result<Vec<f32>> {
-    let len = scales.groups * matrix.outputs;
-    let values = to_f32(&matrix.name, DType::BF16, &scales.data, len, control)?;
-    check_finite(&matrix.name, "scale", values.iter().copied())?;
-    Ok(values)
+/// The scales of a matrix as numbers, all finite.
+pub(crate) struct Factors {
+    /// Inputs and outputs that share one.
+    shared: [usize; 2],
+    values: Vec<f32>, // [outputs / shared, inputs / shared], rounded up
+    /// Length of a row of them.
+    stride: usize,
+}
+
+impl Factors {
+    /// Those of `matrix`, if it has any.
+    pub(crate) fn load(matrix: &Matrix, control: &Control) -> Result<Option<Self>> {
+        let Some(scales) = &matrix.scales else { return Ok(None) };
+        let [rows, columns] = scales.counts(matrix.inputs, matrix.outputs);
+        let stored = to_f32(&matrix.name, scales.dtype, &scales.data, rows * columns, control)?;
+        check_finite(&matrix.name, "scale", stored.iter().copied())?;
+        let values = match scales.layout {
+            Layout::OutIn => stored,
+            Layout::InOut => (0..columns)
+                .flat_map(|j| (0..rows).map(move |i| (i, j)))
+                .map(|(i, j)| stored[i * columns + j])
+                .collect(),
+        };
+        let shared = [scales.inputs.min(matrix.inputs).max(1), scales.outputs.min(matrix.outputs).max(1)];
+        Ok(Some(Self { shared, values, stride: rows }))
+    }
+
+    /// Multiplies `elements`, those of `output` from `input` on.
+    #[inline(always)]
+    pub(crate) fn apply(&self, output: usize, mut input: usize, mut elements: &mut [f32]) {
+        let [inputs, outputs] = self.shared;
+        let factors = &self.values[output / outputs * self.stride..][..self.stride];
+        while !elements.is_empty() {
+            let group = input / inputs;
+            let count = elements.len().min((group + 1) * inputs - input);
+            let (shared, rest) = elements.split_at_mut(count);
+            shared.iter_mut().for_each(|x| *x *= factors[group]);
+            (elements, input) = (rest, input + count);
+        }
+    }
 }
 
 /// Refuses a NaN or an infinity.

@@ -326,7 +326,7 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Bytes of its elements and scales.
     pub bytes: u64,
-    /// Shape of the bf16 scales that belong to it.
+    /// Shape of the scales that belong to it.
     pub scales: Option<Vec<u64>>,
 }
 

@@ -370,7 +370,7 @@ impl Expected<'_> {
                     inputs,
                     outputs,
                     data,
-                    scales: Some(Scales { groups: scales.groups, data: scales_data }),
+                    scales: Some(Scales { data: scales_data, ..scales }),
                 })
             })
             .collect()
@@ -401,8 +401,11 @@ impl Expected<'_> {
             && scales.shape == shape(groups)
             && let Ok(groups) = usize::try_from(groups)
             && inputs.is_multiple_of(groups)
+            && let Some(inputs) = inputs.checked_div(groups)
         {
-            return Ok((stored.blob(weight)?, Scales { groups, data: stored.blob(scales)? }));
+            let data = stored.blob(scales)?;
+            let scales = Scales { dtype: DType::BF16, layout: Layout::InOut, inputs, outputs: 1, data };
+            return Ok((stored.blob(weight)?, scales));
         }
         let batch: String = batch.iter().map(|axis| format!("{axis}, ")).collect();
         let weight = format!("i8 [{batch}{inputs}, {outputs}]");

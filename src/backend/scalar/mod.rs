@@ -5,7 +5,7 @@
 
 use half::bf16;
 
-use super::values::{self, Rotary};
+use super::values::{self, Factors, Rotary};
 use super::{
     Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
 };
@@ -81,23 +81,16 @@ impl Dense {
         let (inputs, outputs) = (matrix.inputs, matrix.outputs);
         values::check_rows(matrix)?;
         let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs, control)?;
-        let scales = matrix.scales.as_ref();
-        let factors = scales.map(|scales| values::scales(matrix, scales, control)).transpose()?;
-        let values = (0..outputs)
-            .flat_map(|j| (0..inputs).map(move |i| (i, j)))
-            .map(|(i, j)| {
-                let value = match matrix.layout {
-                    Layout::InOut => stored[i * outputs + j],
-                    Layout::OutIn => stored[j * inputs + i],
-                };
-                match (scales, &factors) {
-                    (Some(scales), Some(factors)) => {
-                        value * factors[i / (inputs / scales.groups) * outputs + j]
-                    }
-                    _ => value,
-                }
-            })
-            .collect();
+        let mut values: Vec<f32> = match matrix.layout {
+            Layout::InOut => (0..outputs)
+                .flat_map(|j| (0..inputs).map(move |i| (i, j)))
+                .map(|(i, j)| stored[i * outputs + j])
+                .collect(),
+            Layout::OutIn => stored,
+        };
+        if let Some(factors) = Factors::load(matrix, control)? {
+            values.chunks_exact_mut(inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
+        }
         Ok(Self { inputs, values })
     }
 

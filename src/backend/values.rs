@@ -4,6 +4,7 @@ use super::BackendError;
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant;
+use crate::quant::Factors;
 use crate::tensor::{Blob, DType, Layout, Matrix, Vector};
 
 /// The elements of `data`, which must be `len` of `dtype`; those of a matrix come without their scales.
@@ -77,46 +78,13 @@ pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The scales of a matrix as numbers, all finite.
-pub(crate) struct Factors {
-    /// Inputs and outputs that share one.
-    shared: [usize; 2],
-    values: Vec<f32>, // [outputs / shared, inputs / shared], rounded up
-    /// Length of a row of them.
-    stride: usize,
-}
-
-impl Factors {
-    /// Those of `matrix`, if it has any.
-    pub(crate) fn load(matrix: &Matrix, control: &Control) -> Result<Option<Self>> {
-        let Some(scales) = &matrix.scales else { return Ok(None) };
-        let [rows, columns] = scales.counts(matrix.inputs, matrix.outputs);
-        let stored = to_f32(&matrix.name, scales.dtype, &scales.data, rows * columns, control)?;
-        check_finite(&matrix.name, "scale", stored.iter().copied())?;
-        let values = match scales.layout {
-            Layout::OutIn => stored,
-            Layout::InOut => (0..columns)
-                .flat_map(|j| (0..rows).map(move |i| (i, j)))
-                .map(|(i, j)| stored[i * columns + j])
-                .collect(),
-        };
-        let shared = [scales.inputs.min(matrix.inputs).max(1), scales.outputs.min(matrix.outputs).max(1)];
-        Ok(Some(Self { shared, values, stride: rows }))
-    }
-
-    /// Multiplies `elements`, those of `output` from `input` on.
-    #[inline(always)]
-    pub(crate) fn apply(&self, output: usize, mut input: usize, mut elements: &mut [f32]) {
-        let [inputs, outputs] = self.shared;
-        let factors = &self.values[output / outputs * self.stride..][..self.stride];
-        while !elements.is_empty() {
-            let group = input / inputs;
-            let count = elements.len().min((group + 1) * inputs - input);
-            let (shared, rest) = elements.split_at_mut(count);
-            shared.iter_mut().for_each(|x| *x *= factors[group]);
-            (elements, input) = (rest, input + count);
-        }
-    }
+/// The scales of `matrix`, if it has any; all finite.
+pub(crate) fn factors(matrix: &Matrix, control: &Control) -> Result<Option<Factors>> {
+    let Some(scales) = &matrix.scales else { return Ok(None) };
+    let len = scales.counts(matrix.inputs, matrix.outputs).iter().product();
+    let stored = to_f32(&matrix.name, scales.dtype, &scales.data, len, control)?;
+    check_finite(&matrix.name, "scale", stored.iter().copied())?;
+    Ok(Some(Factors::new(matrix, scales, stored)))
 }
 
 /// Refuses a NaN or an infinity.

@@ -6,6 +6,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "index loops over arrays read as the arithmetic they are")]
 
+mod factors;
 mod grids;
 pub(crate) mod iq;
 pub(crate) mod iq4;
@@ -14,6 +15,7 @@ pub(crate) mod legacy;
 mod plain;
 mod quantise;
 
+pub(crate) use factors::Factors;
 pub(crate) use plain::half_to_f32;
 pub use quantise::{can_quantise, quantise};
 

@@ -10,11 +10,11 @@ use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::out_in::OutIn;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::simd::Isa;
-use crate::backend::values::{self, Factors};
+use crate::backend::values;
 use crate::backend::{BackendError, WeightStorage};
 use crate::control::Control;
 use crate::error::Result;
-use crate::quant;
+use crate::quant::{self, Factors};
 use crate::tensor::{Blob, DType, Layout, Matrix, Scales};
 
 /// The bytes of a tensor.
@@ -94,7 +94,7 @@ impl Weights {
                 values::check_finite(name, "scale", values)?;
                 Scaling::Sums(scales.inputs.min(inputs).max(1), loaded)
             }
-            Some(_) => Factors::load(matrix, control)?.map_or(Scaling::None, Scaling::Elements),
+            Some(_) => values::factors(matrix, control)?.map_or(Scaling::None, Scaling::Elements),
         };
         Ok(Self { dtype, layout, inputs, outputs, data, scales })
     }

@@ -5,7 +5,7 @@
 
 use half::bf16;
 
-use super::values::{self, Factors, Rotary};
+use super::values::{self, Rotary};
 use super::{
     Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
 };
@@ -88,7 +88,7 @@ impl Dense {
                 .collect(),
             Layout::OutIn => stored,
         };
-        if let Some(factors) = Factors::load(matrix, control)? {
+        if let Some(factors) = values::factors(matrix, control)? {
             values.chunks_exact_mut(inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
         }
         Ok(Self { inputs, values })

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::unpack::unpack;
 use super::{Out, Rows};
 use crate::backend::cpu::simd::{Job, Simd};
-use crate::backend::values::Factors;
+use crate::quant::Factors;
 use crate::tensor::DType;
 
 /// Inputs of a piece: whole blocks of every type and whole vectors of every instruction set.

@@ -4,7 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use grok1::{Control, Entry, Model, Sampler, Session, Tokenizer, checkpoint};
+use grok1::checkpoint::Synthetic;
+use grok1::{Control, DType, Entry, Model, Sampler, Session, Tokenizer, checkpoint};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 
@@ -94,5 +95,16 @@ fn text(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, sample, text);
+fn synthetic(c: &mut Criterion) {
+    let mut group = c.benchmark_group("synthetic");
+    let mut out = vec![0; 1 << 20];
+    group.throughput(Throughput::Bytes(out.len() as u64));
+    for dtype in [DType::I8, DType::Q4K, DType::Q6K] {
+        let model = checkpoint::synthetic(&Synthetic::new().layers(1).dtype(dtype)).expect("a model");
+        let data = &model.layers[0].gate[0].data;
+        group.bench_function(format!("1 MiB of {dtype}"), |b| b.iter(|| data.read_at(12_345, &mut out)));
+    }
+}
+
+criterion_group!(benches, forward, sample, text, synthetic);
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! Files on disk as named, typed views of weights. Uses the ground only.
 //!
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
-//! bytes lie. Opening reads headers, never weights.
+//! bytes lie. Opening reads headers, never weights. [`synthetic`] gives one without files.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,11 +21,13 @@ pub mod pickle;
 mod protobuf;
 pub mod sentencepiece;
 mod shapes;
+mod synthetic;
 mod xai;
 
 pub use gguf::GgufError;
 use pickle::PickleError;
 use sentencepiece::SentencePieceError;
+pub use synthetic::{Synthetic, SyntheticError, synthetic};
 
 /// Opens the model at `path`: xAI's folder `ckpt-0`, the folder that holds it, or a GGUF file.
 ///
@@ -299,15 +301,18 @@ pub enum Format {
     Xai,
     /// llama.cpp's: a file, or several.
     Gguf,
+    /// No files: [`synthetic`] weights.
+    Synthetic,
 }
 
 impl Format {
-    /// The name in lower case: `xai`, `gguf`.
+    /// The name in lower case: `xai`, `gguf`, `synthetic`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xai => "xai",
             Self::Gguf => "gguf",
+            Self::Synthetic => "synthetic",
         }
     }
 }

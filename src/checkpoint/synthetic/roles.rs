@@ -88,6 +88,7 @@ pub(super) fn checkpoint(options: &Synthetic) -> Result<Checkpoint, SyntheticErr
         layers,
         vocabulary: None,
         tensors: builder.tensors,
+        keys: Vec::new(),
     })
 }
 
@@ -170,10 +171,11 @@ impl Builder {
             blob.part(start..start + size).ok_or(TOO_LARGE)
         };
         let matrix = |expert| {
-            let scales = scales
-                .as_ref()
-                .map(|whole| part(&whole.data, expert).map(|data| Scales { groups: whole.groups, data }));
-            Ok(kind.matrix(format!("{name}[{expert}]"), part(&data, expert)?, scales.transpose()?))
+            let scales = match scales.clone() {
+                Some(whole) => Some(Scales { data: part(&whole.data, expert)?, ..whole }),
+                None => None,
+            };
+            Ok(kind.matrix(format!("{name}[{expert}]"), part(&data, expert)?, scales))
         };
         (0..experts).map(matrix).collect()
     }
@@ -200,7 +202,9 @@ impl Builder {
         let scales_shape = [batch, &[*groups as u64, outputs]].concat();
         let scales = self.blob(&format!("{name} scales"), DType::BF16, &scales_shape, pattern)?;
         self.list(name, kind.dtype, shape, data.len() + scales.len(), Some(scales_shape));
-        Ok((data, Some(Scales { groups: *groups, data: scales })))
+        let inputs = kind.inputs / groups;
+        let scales = Scales { dtype: DType::BF16, layout: Layout::InOut, inputs, outputs: 1, data: scales };
+        Ok((data, Some(scales)))
     }
 
     /// Random elements, which depend on the seed and the name.

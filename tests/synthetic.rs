@@ -53,7 +53,7 @@ fn values(matrix: &Matrix) -> Vec<f32> {
         scales.data.read_at(0, &mut factors).unwrap();
         for (index, value) in values.iter_mut().enumerate() {
             let (input, output) = (index / matrix.outputs, index % matrix.outputs);
-            let place = 2 * (input / (matrix.inputs / scales.groups) * matrix.outputs + output);
+            let place = 2 * (input / (scales.inputs) * matrix.outputs + output);
             *value *= bf16::from_le_bytes([factors[place], factors[place + 1]]).to_f32();
         }
     }
@@ -203,7 +203,7 @@ fn grok_1_opens_at_once_with_the_sizes_of_its_release() {
     assert_eq!(grok1.bytes(), parameters + 3 * floats + 2 * 62_390_272);
     assert_eq!(grok1.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), grok1.bytes());
     let layer = &grok1.layers[63];
-    let groups = |matrix: &Matrix| matrix.scales.as_ref().unwrap().groups;
+    let groups = |matrix: &Matrix| matrix.inputs / matrix.scales.as_ref().unwrap().inputs;
     let column_cut = [&layer.query, &layer.key, &layer.value, &layer.gate[0], &layer.up[7]];
     assert!(column_cut.into_iter().all(|matrix| groups(matrix) == 1));
     assert!([&layer.output, &layer.down[7]].into_iter().all(|matrix| groups(matrix) == 8));

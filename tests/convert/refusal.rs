@@ -1,10 +1,11 @@
 //! What cannot be converted is refused with one precise error, and leaves nothing behind.
 
 use std::fs;
+use std::sync::{Arc, OnceLock};
 
+use grok1::checkpoint::{self, Synthetic};
 use grok1::convert::{Conversion, ConvertError, Recipe, Unwritable};
 use grok1::{Cancel, Control, ErrorKind, Threads};
-use std::sync::Arc;
 
 use crate::scratch::Scratch;
 use crate::{recipe, tiny, to_gguf};
@@ -52,30 +53,26 @@ fn a_folder_that_is_not_ours_is_left_alone() {
 fn two_conversions_do_not_write_the_same_output() {
     let (scratch, tiny) = (Scratch::new("busy"), tiny());
     let path = scratch.path("tiny.gguf");
-    let conversion = Conversion::to_gguf(&tiny, recipe("q8_0"));
-    let inner = std::sync::Mutex::new(None);
-    std::thread::scope(|_| {
-        let (tiny, path) = (tiny.clone(), path.clone());
-        let inner: &'static _ = Box::leak(Box::new(inner));
-        let control = Control::new().progress(move |_| {
-            let mut inner: std::sync::MutexGuard<'_, Option<String>> = inner.lock().unwrap();
-            inner.get_or_insert_with(|| {
-                let second = Conversion::to_gguf(&tiny, recipe("q8_0")).run(&path, &Control::new());
-                second.map_or_else(|error| error.chain(), |_| "ran".to_owned())
+    let second = Arc::new(OnceLock::new());
+    let control = {
+        let (tiny, path, second) = (tiny.clone(), path.clone(), Arc::clone(&second));
+        Control::new().progress(move |_| {
+            second.get_or_init(|| {
+                let result = Conversion::to_gguf(&tiny, recipe("q8_0")).run(&path, &Control::new());
+                result.map_or_else(|error| error.chain(), |_| "ran".to_owned())
             });
-        });
-        conversion.run(path.with_extension("gguf"), &control).unwrap();
-        let message = inner.lock().unwrap().clone().unwrap();
-        assert!(message.starts_with("another conversion is writing to "), "{message}");
-    });
+        })
+    };
+    Conversion::to_gguf(&tiny, recipe("q8_0")).run(&path, &control).unwrap();
+    let message = second.get().unwrap();
+    assert!(message.starts_with("another conversion is writing to "), "{message}");
 }
 
 #[test]
 fn a_disk_that_is_too_small_is_noticed_before_anything_is_written() {
-    // 20 TB, as headers have it.
-    let (scratch, mut huge) = (Scratch::new("space"), tiny());
-    let layers: Vec<_> = huge.layers.iter().cycle().take(4096).cloned().collect();
-    (huge.config.layers, huge.layers) = (4096, layers);
+    let scratch = Scratch::new("space");
+    // 80 TB.
+    let huge = checkpoint::synthetic(&Synthetic::new().layers(4096)).unwrap();
     let path = scratch.path("huge.gguf");
     match Conversion::to_gguf(&huge, recipe("f32")).run(&path, &Control::new()) {
         Err(error) => {
@@ -131,7 +128,7 @@ fn a_weight_that_is_no_number_is_named() {
     to_gguf(&tiny(), recipe("q8_0"), &path);
     // The scale of a block of the third row of an expert becomes NaN.
     let (tensor, row) = ("blk.1.ffn_up_exps.weight[2]", 3);
-    let checkpoint = grok1::checkpoint::open(&path, None).unwrap();
+    let checkpoint = checkpoint::open(&path, None).unwrap();
     let up = &checkpoint.layers[1].up[2];
     let mut block = [0; 34];
     up.data.read_at(row * 256 / 32 * 34, &mut block).unwrap();
@@ -139,7 +136,7 @@ fn a_weight_that_is_no_number_is_named() {
     let place = bytes.windows(34).position(|window| window == block).unwrap();
     bytes[place..place + 2].copy_from_slice(&0x7e00_u16.to_le_bytes());
     fs::write(&path, bytes).unwrap();
-    let checkpoint = grok1::checkpoint::open(&path, None).unwrap();
+    let checkpoint = checkpoint::open(&path, None).unwrap();
     for name in ["q8_0", "q4_k"] {
         let out = scratch.path(&format!("{name}-again.gguf"));
         let found = error(&Conversion::to_gguf(&checkpoint, recipe(name)), &out);

@@ -70,6 +70,26 @@ pub(crate) fn check_rows(matrix: &Matrix) -> Result<(), BackendError> {
     }
 }
 
+/// The weights of a matrix.
+pub(crate) fn matrix(matrix: &Matrix, control: &Control) -> Result<Vec<f32>> {
+    let Matrix { name, dtype, layout, inputs, outputs, data, .. } = matrix;
+    check_rows(matrix)?;
+    let stored = to_f32(name, *dtype, data, inputs * outputs, control)?;
+    let mut values = out_in(stored, *layout, *outputs); // [outputs, inputs]
+    if let Some(factors) = Factors::load(matrix, control)? {
+        values.chunks_exact_mut(*inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
+    }
+    Ok(values)
+}
+
+/// `stored` as `[outputs, any]`.
+fn out_in(stored: Vec<f32>, layout: Layout, outputs: usize) -> Vec<f32> {
+    match layout {
+        Layout::OutIn => stored,
+        Layout::InOut => (0..outputs).flat_map(|j| stored.iter().skip(j).step_by(outputs)).copied().collect(),
+    }
+}
+
 /// A norm's scale, all finite.
 pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len, control)?;
@@ -93,13 +113,7 @@ impl Factors {
         let [rows, columns] = scales.counts(matrix.inputs, matrix.outputs);
         let stored = to_f32(&matrix.name, scales.dtype, &scales.data, rows * columns, control)?;
         check_finite(&matrix.name, "scale", stored.iter().copied())?;
-        let values = match scales.layout {
-            Layout::OutIn => stored,
-            Layout::InOut => (0..columns)
-                .flat_map(|j| (0..rows).map(move |i| (i, j)))
-                .map(|(i, j)| stored[i * columns + j])
-                .collect(),
-        };
+        let values = out_in(stored, scales.layout, columns);
         let shared = [scales.inputs.min(matrix.inputs).max(1), scales.outputs.min(matrix.outputs).max(1)];
         Ok(Some(Self { shared, values, stride: rows }))
     }

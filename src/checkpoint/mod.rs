@@ -14,24 +14,32 @@ use crate::tensor::DType;
 use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
+mod companions;
 mod fingerprint;
 mod gguf;
 #[doc(hidden)] // Public for tests and fuzzing of it alone.
 pub mod pickle;
 mod protobuf;
+mod safetensors;
 pub mod sentencepiece;
+mod sets;
 mod shapes;
 mod xai;
 
 pub use gguf::GgufError;
 use pickle::PickleError;
+pub use safetensors::SafetensorsError;
 use sentencepiece::SentencePieceError;
 
-/// Opens the model at `path`: xAI's folder `ckpt-0`, the folder that holds it, or a GGUF file.
+/// Opens the model at `path`: a folder, or a file of the model.
 ///
-/// Reads headers only. For `ckpt-0`, `config.json` and `tokenizer.model` are looked for in it and beside it. A GGUF file that is one
-/// of several (`…-00001-of-00009.gguf`, or pieces `….part1of3` of one file) stands for all of them. `tokenizer` is used instead
-/// of one that is found. No file stays open.
+/// The folder is xAI's `ckpt-0` or the one that holds it, has safetensors files, or has the files of one GGUF model; the first of
+/// these that it is. A file that is one of several (`…-00001-of-00009.gguf`, pieces `….part1of3` of one file,
+/// `…-00001-of-00130.safetensors`) stands for all of them, and so does the index `….safetensors.index.json`.
+///
+/// Reads headers only. `config.json` and `tokenizer.model`, which only GGUF does without, are looked for in the folder and beside it;
+/// `tokenizer` is used instead of one that is found. Without one (a `tokenizer.json` is none) there is no vocabulary. No file stays
+/// open.
 ///
 /// # Errors
 /// [`CheckpointError`] naming the file and, where one is at fault, the tensor.
@@ -63,7 +71,7 @@ pub fn open(path: impl AsRef<Path>, tokenizer: Option<&Path>) -> Result<Checkpoi
     open_folder(&FileFolder::new(folder), Some(&FileFolder::new(beside)), tokenizer)
 }
 
-/// Opens the model whose files are in `folder`, as [`open`] does with `ckpt-0`, for hosts with storage of their own.
+/// Opens the model whose files are in `folder`, as [`open`] does, for hosts with storage of their own.
 ///
 /// # Errors
 /// As [`open`].
@@ -76,11 +84,17 @@ pub fn open_folder(
     if names.iter().any(|name| xai::is_tensor(name)) {
         return xai::open(folder, &names, beside, tokenizer);
     }
+    if let Some(files) = safetensors::Files::of_folder(folder, &names)? {
+        return safetensors::open(&files, beside, tokenizer);
+    }
+    if let Some(files) = gguf::files_of_folder(folder, &names)? {
+        return gguf::open(&files, tokenizer);
+    }
     Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
 }
 
-/// Opens the GGUF file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of
-/// their own.
+/// Opens the file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of their
+/// own.
 ///
 /// # Errors
 /// As [`open`].
@@ -96,13 +110,18 @@ pub fn open_file(
     name: &str,
     tokenizer: Option<&dyn Source>,
 ) -> Result<Checkpoint, CheckpointError> {
+    if let Some(files) = safetensors::Files::of_file(folder, name)? {
+        return safetensors::open(&files, None, tokenizer);
+    }
     match gguf::files(folder, name)? {
         Some(files) => gguf::open(&files, tokenizer),
-        None => {
-            let path = Path::new(&folder.name()).join(name).display().to_string();
-            Err(CheckpointError::Unrecognised { path, found: "another file" })
-        }
+        None => Err(CheckpointError::Unrecognised { path: file_in(folder, name), found: "another file" }),
     }
+}
+
+/// What to call `name` in `folder`.
+fn file_in(folder: &dyn Folder, name: &str) -> String {
+    Path::new(&folder.name()).join(name).display().to_string()
 }
 
 /// The vocabulary of a `tokenizer.model`.
@@ -160,7 +179,7 @@ pub enum CheckpointError {
     },
     /// It exists but is no model.
     #[error(
-        "{path} is not a checkpoint: found {found}, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000"
+        "{path} is not a checkpoint: found {found}, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000"
     )]
     Unrecognised {
         /// What was to be opened.
@@ -187,7 +206,7 @@ pub enum CheckpointError {
         /// The largest size that is read.
         max: u64,
     },
-    /// Tensor files are missing or too many.
+    /// Files of weights are missing or too many.
     #[error("{folder}: found {found}, expected {expected}")]
     Files {
         /// The folder of the tensor files.
@@ -216,6 +235,15 @@ pub enum CheckpointError {
         /// What is wrong with it.
         #[source]
         source: GgufError,
+    },
+    /// A safetensors file or its index is damaged, something else, or needs what is not built.
+    #[error("cannot use {file}")]
+    Safetensors {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: SafetensorsError,
     },
     /// A tensor has another type or shape than the hyperparameters ask for.
     #[error("{file} ({tensor}): found {found}, expected {expected}")]
@@ -262,6 +290,7 @@ impl Classify for CheckpointError {
             },
             Self::Pickle { source, .. } => source.kind(),
             Self::Gguf { source, .. } => source.kind(),
+            Self::Safetensors { source, .. } => source.kind(),
             Self::Config { source, .. } => source.kind(),
             Self::Tokenizer(error) => error.kind(),
             _ => ErrorKind::Format,
@@ -285,7 +314,7 @@ pub struct Checkpoint {
     pub layers: Vec<Layer>,
     /// The tokenizer's vocabulary, if one was found.
     pub vocabulary: Option<Vocabulary>,
-    /// Every stored tensor, in file order.
+    /// Every stored weight, in file order.
     pub tensors: Vec<TensorInfo>,
 }
 
@@ -297,15 +326,18 @@ pub enum Format {
     Xai,
     /// llama.cpp's: a file, or several.
     Gguf,
+    /// Hugging Face's: a file, or several, and `config.json`.
+    Safetensors,
 }
 
 impl Format {
-    /// The name in lower case: `xai`, `gguf`.
+    /// The name in lower case: `xai`, `gguf`, `safetensors`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xai => "xai",
             Self::Gguf => "gguf",
+            Self::Safetensors => "safetensors",
         }
     }
 }

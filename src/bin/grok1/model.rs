@@ -13,7 +13,7 @@ use crate::progress;
 /// Which model.
 #[derive(clap::Args)]
 pub(crate) struct Location {
-    /// The model: xAI's ckpt-0, the folder that holds it, or a GGUF file
+    /// The model: a folder (xAI's ckpt-0, safetensors, GGUF) or any file of it
     model: PathBuf,
     /// tokenizer.model to use instead of the one in or beside the model
     #[arg(long, value_name = "FILE")]

@@ -14,7 +14,7 @@ mod types;
 mod vocabulary;
 
 pub use self::error::GgufError;
-pub(super) use self::files::files;
+pub(super) use self::files::{files, files_of_folder};
 pub(super) use self::read::open;
 
 /// What a file begins with.

@@ -65,13 +65,13 @@ const OPENING: &[Case<()>] = &[
         "a file",
         |()| opening("Cargo.toml", standard()),
         Format,
-        "Cargo.toml is not a checkpoint: found another file, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "Cargo.toml is not a checkpoint: found another file, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "another folder",
         |()| opening("src", standard()),
         Format,
-        "src is not a checkpoint: found a folder without them, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "src is not a checkpoint: found a folder without them, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "no such tokenizer",

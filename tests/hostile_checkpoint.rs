@@ -399,7 +399,7 @@ const CHECKPOINTS: &[Case] = &[
     case(
         "no tensor files",
         |files| files.retain(|name, _| name == "config.json"),
-        "memory is not a checkpoint: found a folder without them, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "memory is not a checkpoint: found a folder without them, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "no layers",
@@ -554,7 +554,7 @@ fn what_is_no_checkpoint_is_told_apart_from_what_is_not_there() {
     let root = env!("CARGO_MANIFEST_DIR");
     let message = |path: &str| checkpoint::open(path, None).unwrap_err().to_string().replace(root, "");
     assert_eq!(message(&format!("{root}/nowhere")), "/nowhere does not exist");
-    let expected = "expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000";
+    let expected = "expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000";
     assert_eq!(
         message(&format!("{root}/Cargo.toml")),
         format!("/Cargo.toml is not a checkpoint: found another file, {expected}")

@@ -71,6 +71,26 @@ pub(crate) fn check_rows(matrix: &Matrix) -> Result<(), BackendError> {
     }
 }
 
+/// The weights of a matrix.
+pub(crate) fn matrix(matrix: &Matrix, control: &Control) -> Result<Vec<f32>> {
+    let Matrix { name, dtype, layout, inputs, outputs, data, .. } = matrix;
+    check_rows(matrix)?;
+    let stored = to_f32(name, *dtype, data, inputs * outputs, control)?;
+    let mut values = out_in(stored, *layout, *outputs); // [outputs, inputs]
+    if let Some(factors) = factors(matrix, control)? {
+        values.chunks_exact_mut(*inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
+    }
+    Ok(values)
+}
+
+/// `stored` as `[outputs, any]`.
+fn out_in(stored: Vec<f32>, layout: Layout, outputs: usize) -> Vec<f32> {
+    match layout {
+        Layout::OutIn => stored,
+        Layout::InOut => (0..outputs).flat_map(|j| stored.iter().skip(j).step_by(outputs)).copied().collect(),
+    }
+}
+
 /// A norm's scale, all finite.
 pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len, control)?;

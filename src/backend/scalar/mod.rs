@@ -12,7 +12,7 @@ use super::{
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Layout, Matrix};
+use crate::tensor::Matrix;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 /// The reference backend.
@@ -78,20 +78,7 @@ pub struct Scratch {
 
 impl Dense {
     fn load(matrix: &Matrix, control: &Control) -> Result<Self> {
-        let (inputs, outputs) = (matrix.inputs, matrix.outputs);
-        values::check_rows(matrix)?;
-        let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs, control)?;
-        let mut values: Vec<f32> = match matrix.layout {
-            Layout::InOut => (0..outputs)
-                .flat_map(|j| (0..inputs).map(move |i| (i, j)))
-                .map(|(i, j)| stored[i * outputs + j])
-                .collect(),
-            Layout::OutIn => stored,
-        };
-        if let Some(factors) = values::factors(matrix, control)? {
-            values.chunks_exact_mut(inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
-        }
-        Ok(Self { inputs, values })
+        Ok(Self { inputs: matrix.inputs, values: values::matrix(matrix, control)? })
     }
 
     fn row(&self, output: usize) -> &[f32] {

@@ -15,7 +15,7 @@ use crate::progress;
 /// Which model.
 #[derive(clap::Args)]
 pub(crate) struct Location {
-    /// The model: xAI's ckpt-0, the folder that holds it, or a GGUF file
+    /// The model: a folder (xAI's ckpt-0, safetensors, GGUF) or any file of it
     #[arg(required_unless_present = "synthetic")]
     model: Option<PathBuf>,
     /// Random weights instead of a model: layers=2,type=q4_k; what is left out is as in Grok-1

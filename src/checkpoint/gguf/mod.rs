@@ -16,7 +16,7 @@ mod vocabulary;
 mod write;
 
 pub use self::error::GgufError;
-pub(super) use self::files::files;
+pub(super) use self::files::{files, files_of_folder};
 pub(crate) use self::keys::{keys, split};
 pub(super) use self::read::open;
 pub(crate) use self::write::{Entry, Value, header};

@@ -247,7 +247,8 @@ fn worst_block(dtype: DType, values: &[f32]) -> f64 {
 #[test]
 fn no_block_is_worse_than_zeros_would_be() {
     let bell = gaussian(1 << 14, 1.0);
-    let sets: [(&str, fn(f32) -> f32); 7] = [
+    type Map = fn(f32) -> f32;
+    let sets: [(&str, Map); 7] = [
         ("bell", |x| x),
         ("all positive", |x| x + 8.0),
         ("all negative", |x| x - 8.0),

@@ -1,4 +1,6 @@
-//! Types whose elements stand by themselves: rounded to nearest, ties to even. Uses nothing.
+//! Types whose elements stand by themselves: rounded to nearest, ties to even. Uses the parent.
+
+pub(super) use super::super::half_to_f32;
 
 #[inline(always)]
 pub(super) fn f32(&[x]: &[f32; 1], out: &mut [u8; 4]) {
@@ -17,16 +19,32 @@ pub(super) fn bf16(&[x]: &[f32; 1], out: &mut [u8; 2]) {
     *out = (((bits + 0x7fff + odd) >> 16) as u16).to_le_bytes();
 }
 
-/// The f16 nearest to `x`, which is below 65520 in magnitude.
+/// The f16 nearest to `x`, ties to even, or the largest of its sign.
 #[inline(always)]
 pub(super) fn half(x: f32) -> u16 {
     let sign = x.to_bits() >> 16 & 0x8000;
-    let magnitude = x.to_bits() & 0x7fff_ffff;
+    let magnitude = x.abs().min(65504.0).to_bits();
     let odd = magnitude >> 13 & 1;
     let normal = (magnitude + 0xfff + odd).wrapping_sub((127 - 15) << 23) >> 13;
     // The last place of numbers from 0.5 on is f16's smallest number.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5_f32.to_bits();
     (sign | if magnitude < (127 - 14) << 23 { subnormal } else { normal }) as u16
+}
+
+/// What is read where `x` was to be written as f16.
+#[inline(always)]
+pub(super) fn stored(x: f32) -> f32 {
+    half_to_f32(half(x))
+}
+
+/// The same, but away from zero where f16 has fewer digits than elsewhere.
+///
+/// With a scale rounded down that far, or to zero, the largest elements would be out of reach.
+#[inline(always)]
+pub(super) fn half_up(x: f32) -> u16 {
+    let nearest = half(x);
+    let subnormal = nearest & 0x7fff < 0x0400;
+    nearest + u16::from(subnormal && half_to_f32(nearest).abs() < x.abs())
 }
 
 #[cfg(test)]
@@ -45,7 +63,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(half(65520_f32.next_down()), half::f16::MAX.to_bits());
+        assert_eq!(half(f32::MAX), half::f16::MAX.to_bits());
+        assert_eq!(half(-65520.0), half::f16::MIN.to_bits());
     }
 
     #[test]

@@ -4,12 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-<<<<<<< HEAD
 use grok1::checkpoint::Synthetic;
-use grok1::{Control, DType, Entry, Model, Sampler, Session, Tokenizer, checkpoint};
-=======
 use grok1::{Control, DType, Entry, Model, Sampler, Session, Tokenizer, checkpoint, quant};
->>>>>>> quantise
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 
@@ -99,7 +95,6 @@ fn text(c: &mut Criterion) {
     }
 }
 
-<<<<<<< HEAD
 fn synthetic(c: &mut Criterion) {
     let mut group = c.benchmark_group("synthetic");
     let mut out = vec![0; 1 << 20];
@@ -112,7 +107,6 @@ fn synthetic(c: &mut Criterion) {
 }
 
 criterion_group!(benches, forward, sample, text, synthetic);
-=======
 fn quantise(c: &mut Criterion) {
     let mut group = c.benchmark_group("quantise");
     // Uniform numbers: the time hardly depends on the values.
@@ -130,5 +124,4 @@ fn quantise(c: &mut Criterion) {
 }
 
 criterion_group!(benches, forward, sample, text, quantise);
->>>>>>> quantise
 criterion_main!(benches);

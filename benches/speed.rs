@@ -106,7 +106,6 @@ fn synthetic(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, sample, text, synthetic);
 fn quantise(c: &mut Criterion) {
     let mut group = c.benchmark_group("quantise");
     // Uniform numbers: the time hardly depends on the values.
@@ -123,5 +122,5 @@ fn quantise(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, sample, text, quantise);
+criterion_group!(benches, forward, sample, text, synthetic, quantise);
 criterion_main!(benches);

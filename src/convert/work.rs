@@ -81,6 +81,7 @@ impl<'a> Work<'a> {
 
         let id = identity(output, input);
         let (journal, content) = Journal::open(&folder)?;
+        let is_new = content.is_none();
         let content = content.filter(|content| content.id == id);
         let mut work =
             Self { place, output, folder, data, journal, files: Vec::new(), content: Content::new(id) };
@@ -94,6 +95,10 @@ impl<'a> Work<'a> {
             }
         }
         if let Some(path) = in_the_way {
+            // What a conversion leaves that ends, killed, behind its last file.
+            if is_new {
+                work.remove()?;
+            }
             return Err(exists(&path));
         }
         if work.content.done.is_empty() {

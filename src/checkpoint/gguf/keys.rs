@@ -24,7 +24,8 @@ const QUANTISATION_VERSION: u32 = 2;
 /// `replaced` stays behind.
 pub(super) fn kept(metadata: &Metadata, replaced: bool) -> Vec<(String, Value)> {
     let goes = |key: &str| {
-        !OF_THE_FILE.contains(&key) && !is_written(key) && !(replaced && key.starts_with("tokenizer."))
+        let stays = OF_THE_FILE.contains(&key) || is_written(key);
+        !(stays || replaced && key.starts_with("tokenizer."))
     };
     metadata.stored().filter(|(key, _)| goes(key)).map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -4,7 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use grok1::{Control, Entry, Model, Sampler, Session, Tokenizer, checkpoint};
+use grok1::checkpoint::Synthetic;
+use grok1::{Control, DType, Entry, Model, Sampler, Session, Tokenizer, checkpoint, quant};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 
@@ -94,5 +95,32 @@ fn text(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, sample, text);
+fn synthetic(c: &mut Criterion) {
+    let mut group = c.benchmark_group("synthetic");
+    let mut out = vec![0; 1 << 20];
+    group.throughput(Throughput::Bytes(out.len() as u64));
+    for dtype in [DType::I8, DType::Q4K, DType::Q6K] {
+        let model = checkpoint::synthetic(&Synthetic::new().layers(1).dtype(dtype)).expect("a model");
+        let data = &model.layers[0].gate[0].data;
+        group.bench_function(format!("1 MiB of {dtype}"), |b| b.iter(|| data.read_at(12_345, &mut out)));
+    }
+}
+
+fn quantise(c: &mut Criterion) {
+    let mut group = c.benchmark_group("quantise");
+    // Uniform numbers: the time hardly depends on the values.
+    let values: Vec<f32> =
+        (0..1_u32 << 18).map(|i| i.wrapping_mul(2_654_435_769) as i32 as f32 * 1e-11).collect();
+    group.throughput(Throughput::Elements(values.len() as u64));
+    group.sample_size(10);
+    for dtype in DType::ALL.into_iter().filter(|&dtype| quant::can_quantise(dtype)) {
+        let bytes = dtype.bytes_of(values.len() as u64).expect("whole blocks");
+        let mut out = vec![0; bytes as usize];
+        group.bench_function(dtype.name(), |b| {
+            b.iter(|| quant::quantise(dtype, black_box(&values), &mut out))
+        });
+    }
+}
+
+criterion_group!(benches, forward, sample, text, synthetic, quantise);
 criterion_main!(benches);

@@ -24,8 +24,9 @@
 //! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
+//! | [`convert`] | one form of model files into another |
 //! | [`checkpoint`] | files as named, typed views of weights |
-//! | [`quant`] | how stored elements become numbers |
+//! | [`quant`] | how stored elements become numbers, and numbers stored elements |
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
 //! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, threads, vocabularies |
 //!
@@ -52,6 +53,7 @@ pub mod backend;
 pub mod checkpoint;
 mod config;
 mod control;
+pub mod convert;
 mod error;
 mod model;
 pub mod quant;

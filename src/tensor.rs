@@ -18,9 +18,9 @@ pub enum DType {
     F16,
     /// bfloat16, little-endian: the upper half of an f32.
     BF16,
-    /// Eight bits with four of exponent and three of mantissa, without infinities.
+    /// Eight bits with four of exponent and three of mantissa, without infinities; a matrix of them may carry [`Scales`].
     F8E4M3,
-    /// Signed bytes; a matrix of them carries bf16 [`Scales`].
+    /// Signed bytes; a matrix of them carries [`Scales`].
     I8,
     /// 4 bits and a scale.
     Q4_0,
@@ -257,7 +257,7 @@ pub struct Matrix {
     pub outputs: usize,
     /// The elements.
     pub data: Blob, // [inputs, outputs] or [outputs, inputs]
-    /// Scales of an [`DType::I8`] matrix.
+    /// What its elements are multiplied by, if they are not the weights themselves.
     pub scales: Option<Scales>,
 }
 
@@ -279,11 +279,28 @@ pub enum Layout {
     OutIn,
 }
 
-/// Scales of an int8 matrix: input row `i` of output `j` is multiplied by `scales[i / (inputs / groups), j]`.
+/// What the elements of a [`Matrix`] are multiplied by: element `[i, j]` by scale `[i / inputs, j / outputs]`.
+///
+/// One scale for all, one for each output, row groups and square tiles are all of this kind; at the matrix's edges a scale may have
+/// fewer elements.
 #[derive(Clone, Debug)]
 pub struct Scales {
-    /// Number of row groups; divides `inputs`.
-    pub groups: usize,
-    /// bf16, little-endian.
-    pub data: Blob, // [groups, outputs]
+    /// How scales are written: plain numbers.
+    pub dtype: DType,
+    /// Which index runs fastest.
+    pub layout: Layout,
+    /// Consecutive inputs that share a scale; not 0.
+    pub inputs: usize,
+    /// Consecutive outputs that share a scale; not 0.
+    pub outputs: usize,
+    /// The scales.
+    pub data: Blob, // [ceil(matrix.inputs / inputs), ceil(matrix.outputs / outputs)] in InOut, its transpose in OutIn
+}
+
+impl Scales {
+    /// How many scales a matrix of this many inputs and outputs has along each.
+    #[must_use]
+    pub fn counts(&self, inputs: usize, outputs: usize) -> [usize; 2] {
+        [inputs.div_ceil(self.inputs.max(1)), outputs.div_ceil(self.outputs.max(1))]
+    }
 }

@@ -29,6 +29,22 @@ pub enum PieceKind {
     Byte,
 }
 
+impl PieceKind {
+    /// The kinds by the numbers that sentencepiece and GGUF share, from 1.
+    const NUMBERED: [Self; 6] =
+        [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
+
+    /// The kind with this number; `None` beyond 1 to 6.
+    pub(crate) fn of_number(number: u64) -> Option<Self> {
+        Self::NUMBERED.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> u64 {
+        Self::NUMBERED.into_iter().zip(1..).find(|(kind, _)| *kind == self).map_or(0, |(_, number)| number)
+    }
+}
+
 /// Everything a SentencePiece-BPE tokenizer needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vocabulary {

@@ -65,13 +65,13 @@ const OPENING: &[Case<()>] = &[
         "a file",
         |()| opening("Cargo.toml", standard()),
         Format,
-        "Cargo.toml is not a checkpoint: found another file, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "Cargo.toml is not a checkpoint: found another file, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "another folder",
         |()| opening("src", standard()),
         Format,
-        "src is not a checkpoint: found a folder without them, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "src is not a checkpoint: found a folder without them, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "no such tokenizer",
@@ -403,15 +403,20 @@ const CALLS: &[Case<Scene>] = &[
 #[test]
 fn a_checkpoint_that_a_host_has_changed_is_refused_when_loaded() {
     type Change = fn(&mut grok1::Checkpoint);
-    let changes: [(Change, &str); 5] = [
+    let changes: [(Change, &str); 7] = [
         (|c| c.layers[0].gate.clear(), "found 0 experts, expected 8 experts"),
         (|c| drop(c.layers.pop()), "found 3 layers, expected 4 layers"),
         (|c| c.config.selected_experts = 9, "selected_experts is 9"),
         (|c| c.layers[1].moe_norm.len = 255, "found [255], expected [256]"),
         (
             |c| (c.layers[2].output.inputs, c.layers[2].output.outputs) = (128, 512),
-            "found 128 to 512 in 1 row groups, expected 256 to 256",
+            "found 128 to 512, expected 256 to 256",
         ),
+        (
+            |c| c.layers[2].output.scales.as_mut().unwrap().inputs = 100,
+            "found 512 bytes of bf16 scales, each for 100 inputs of 1 outputs, expected as many as 256 to 256 have",
+        ),
+        (|c| c.layers[2].output.scales.as_mut().unwrap().outputs = 0, "each for 256 inputs of 0 outputs"),
     ];
     for (change, message) in changes {
         let mut checkpoint = grok1::checkpoint::open("assets/tiny", None).unwrap();

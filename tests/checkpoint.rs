@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use grok1::checkpoint::pickle::{self, Content};
 use grok1::checkpoint::{self, Checkpoint, TensorInfo};
-use grok1::{DType, FileFolder, FileSource, Folder, Layout, MemorySource, ModelConfig, Source};
+use grok1::{DType, FileFolder, FileSource, Folder, Layout, Matrix, MemorySource, ModelConfig, Source};
 
 mod support {
     pub(crate) mod oracle;
@@ -62,7 +62,7 @@ fn a_matrix_lies_where_its_layout_says() {
     assert_eq!((key.layout, key.dtype), (Layout::InOut, DType::I8));
     assert_eq!((key.inputs, key.outputs, key.data.len()), (256, 64, 256 * 64));
     let scales = key.scales.as_ref().unwrap();
-    assert_eq!((scales.groups, scales.data.len()), (1, 2 * 64));
+    assert_eq!((scales.inputs, scales.outputs, scales.data.len()), (256, 1, 2 * 64));
     // The mapped bytes are those of the file.
     let file = fs::read(format!("{TINY}/ckpt-0/tensor00005_000")).unwrap();
     assert_eq!(key.data.slice().unwrap().unwrap(), &file[198..][..256 * 64]);
@@ -109,12 +109,17 @@ fn every_checkpoint_of_the_oracle_opens_with_the_shapes_of_its_manifest() {
         }
         for layer in &checkpoint.layers {
             let row_cut = [&layer.output].into_iter().chain(&layer.down);
-            assert!(row_cut.into_iter().all(|matrix| matrix.scales.as_ref().unwrap().groups == row_groups));
+            assert!(row_cut.into_iter().all(|matrix| groups(matrix) == row_groups));
             let column_cut =
                 [&layer.query, &layer.key, &layer.value].into_iter().chain(&layer.gate).chain(&layer.up);
-            assert!(column_cut.into_iter().all(|matrix| matrix.scales.as_ref().unwrap().groups == 1));
+            assert!(column_cut.into_iter().all(|matrix| groups(matrix) == 1));
         }
     }
+}
+
+/// How many scales each output has.
+fn groups(matrix: &Matrix) -> usize {
+    matrix.scales.as_ref().unwrap().counts(matrix.inputs, matrix.outputs)[0]
 }
 
 fn assert_described(info: &TensorInfo, expected: &serde_json::Value) {
@@ -235,7 +240,7 @@ fn open_full_size(folder: &Path) {
     let elapsed = start.elapsed();
     assert_eq!(checkpoint.config, ModelConfig::grok1());
     assert_eq!(checkpoint.layers[2].gate[7].name, "transformer/decoder_layer_2/moe/linear[7]");
-    assert_eq!(checkpoint.layers[63].down[0].scales.as_ref().unwrap().groups, 8);
+    assert_eq!(groups(&checkpoint.layers[63].down[0]), 8);
     for (tensor, (_, payloads)) in checkpoint.tensors.iter().zip(PUBLISHED) {
         let found = match pickle::read(&FileSource::open(&tensor.file).unwrap()).unwrap() {
             Content::Plain(array) => vec![array.payload.start],

@@ -18,6 +18,10 @@ use serde_json::Value;
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny/tokenizer.model");
 
+/// A small model of random weights, with as many tokens as [`TOKENIZER`] has pieces.
+const SYNTHETIC: &str =
+    "layers=2,type=q4_k,width=256,heads=8,kv_heads=2,head_dim=32,ffn=512,vocab=2048,context=512";
+
 fn grok1(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grok1"));
     command.args(args).stdin(Stdio::null());
@@ -268,6 +272,26 @@ fn inspect_understands_a_full_size_checkpoint_at_once_in_little_memory() {
 }
 
 #[test]
+fn random_weights_take_the_place_of_a_model() {
+    let report = json(run(&["inspect", "--synthetic", "type=i8", "--json"]));
+    assert_eq!(
+        (&report["format"], &report["parameters"]),
+        (&"synthetic".into(), &315_684_820_992_u64.into())
+    );
+    assert_eq!(report["tokenizer_pieces"], Value::Null);
+
+    let args = ["bench", "--synthetic", SYNTHETIC, "--prompt-tokens", "8", "--tokens", "2", "--runs", "1"];
+    assert!(stdout(run(&args)).contains("\ndecode: "));
+    let scratch = Scratch::new("synthetic");
+    let ids = scratch.file("ids.json", "[5, 6, 7, 8]");
+    let scores = json(run(&["score", "--synthetic", SYNTHETIC, "--tokens", &ids]));
+    assert!(scores["perplexity"].as_f64().unwrap() > 100.0);
+    let args =
+        ["generate", "--synthetic", SYNTHETIC, "--tokenizer", TOKENIZER, "--max-tokens", "3", "--json"];
+    assert_eq!(stdout(feed(&args, b"To be")).lines().count(), 3);
+}
+
+#[test]
 fn devices_names_the_processor_and_what_is_not_built() {
     let report = json(run(&["devices", "--json"]));
     assert!(report["cpu"]["threads"].as_u64().unwrap() >= 1);
@@ -305,6 +329,18 @@ fn an_error_is_one_line_and_an_exit_code() {
     let table: &[(&[&str], i32, &str)] = &[
         (&["generate", TINY, "--foo"], 2, "unexpected argument '--foo' found"),
         (&["generate"], 2, "required arguments were not provided: <MODEL>"),
+        (
+            &["inspect", TINY, "--synthetic", "layers=1"],
+            2,
+            "'[MODEL]' cannot be used with '--synthetic <SPEC>'",
+        ),
+        (&["inspect", "--synthetic", "layer=1"], 2, "there is no \"layer\"; keys are layers, width, heads, "),
+        (
+            &["inspect", "--synthetic", "vocab=1152921504606846976"],
+            2,
+            "config: vocab is 1152921504606846976, ",
+        ),
+        (&["generate", "--synthetic", SYNTHETIC], 2, "has no tokenizer; give one with --tokenizer"),
         (&["nonsense"], 2, "unrecognized subcommand 'nonsense'"),
         (&["generate", TINY, ""], 2, "the prompt is empty"),
         (&["generate", TINY], 2, "the prompt is empty"),

@@ -66,6 +66,13 @@ enum Stored {
     /// int8 with scales, as in the release.
     Quantised,
     Plain(DType, Layout),
+    /// fp8 with a scale for so many inputs and outputs, as in safetensors.
+    Scaled {
+        dtype: DType,
+        layout: Layout,
+        inputs: usize,
+        outputs: usize,
+    },
 }
 
 const STORED: &[Stored] = &[
@@ -75,6 +82,18 @@ const STORED: &[Stored] = &[
     Stored::Plain(DType::BF16, Layout::OutIn),
     Stored::Plain(DType::F16, Layout::OutIn),
     Stored::Plain(DType::F8E4M3, Layout::OutIn),
+];
+
+const ALL: usize = usize::MAX;
+
+const SCALED: &[Stored] = &[
+    // One for the whole matrix.
+    Stored::Scaled { dtype: DType::F32, layout: Layout::OutIn, inputs: ALL, outputs: ALL },
+    // One for each output.
+    Stored::Scaled { dtype: DType::BF16, layout: Layout::InOut, inputs: ALL, outputs: 1 },
+    Stored::Scaled { dtype: DType::F32, layout: Layout::OutIn, inputs: 128, outputs: 128 },
+    // Tiles that end anywhere.
+    Stored::Scaled { dtype: DType::F16, layout: Layout::InOut, inputs: 100, outputs: 3 },
 ];
 
 /// How activations and cache are rounded, and how far the worst row may be from the definition's: sums in f32 and f64 differ in
@@ -136,12 +155,23 @@ fn matrix(random: &mut Random, stored: Stored, [inputs, outputs]: [usize; 2], gr
     let (dtype, layout) = match stored {
         Stored::Quantised => (DType::I8, Layout::InOut),
         Stored::Plain(dtype, layout) => (dtype, layout),
+        Stored::Scaled { .. } => (DType::F8E4M3, Layout::OutIn),
     };
     let (data, scales) = match stored {
         Stored::Quantised => {
             let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random.next() as u8).collect();
             let scales = (0..groups * outputs).map(|_| random.float(0.2, 1.0) * size / 64.0);
-            (blob(&bytes), Some(Scales { groups, data: store(DType::BF16, scales) }))
+            let data = store(DType::BF16, scales);
+            let (dtype, layout, inputs, outputs) = (DType::BF16, Layout::InOut, inputs / groups, 1);
+            (blob(&bytes), Some(Scales { dtype, layout, inputs, outputs, data }))
+        }
+        Stored::Scaled { dtype, layout, inputs: shared_inputs, outputs: shared_outputs } => {
+            let elements = store(DType::F8E4M3, (0..inputs * outputs).map(|_| random.float(-1.0, 1.0)));
+            let mut scales =
+                Scales { dtype, layout, inputs: shared_inputs, outputs: shared_outputs, data: blob(&[]) };
+            let count: usize = scales.counts(inputs, outputs).into_iter().product();
+            scales.data = store(dtype, (0..count).map(|_| random.float(0.4, 1.6) * size));
+            (elements, Some(scales))
         }
         Stored::Plain(dtype, _) if dtype.block() > 1 => {
             (blob(&blocks(random, dtype, inputs * outputs, 0.6 * size)), None)
@@ -181,7 +211,7 @@ fn checkpoint(config: ModelConfig, groups: usize, stored: Stored, plain: Stored)
     let (query, kv) = (config.query_width(), config.kv_width());
     let embedding = match plain {
         Stored::Plain(dtype, _) => Stored::Plain(dtype, Layout::OutIn),
-        Stored::Quantised => plain,
+        Stored::Quantised | Stored::Scaled { .. } => plain,
     };
     checkpoint.head.embedding = matrix(random, embedding, [width, config.vocab], 1);
     checkpoint.head.norm = vector(random, width);
@@ -412,6 +442,15 @@ fn every_type_and_layout_of_weights_conforms() {
         for numbers in [EXACT[0], STANDARD[1]] {
             conforms(&format!("{stored:?}"), &checkpoint, numbers);
         }
+    }
+}
+
+#[test]
+fn fp8_with_scales_of_every_grain_conforms() {
+    let shape = Shape { width: 300, heads: [2, 1], head_dim: 128, ffn_width: 136, ..BLOCKS };
+    for stored in SCALED {
+        let checkpoint = checkpoint(config(&shape), 1, *stored, *stored);
+        conforms(&format!("{stored:?}"), &checkpoint, EXACT[0]);
     }
 }
 

@@ -445,8 +445,8 @@ fn a_set_that_does_not_hold_together_is_told_by_its_files() {
     let other = [("a.part1of2".to_owned(), b"not a model".to_vec())];
     assert_eq!(
         message(&other, "a.part1of2"),
-        "memory/a.part1of2 is not a checkpoint: found another file, expected a GGUF file or a folder with files \
-         tensor00000_000 to tensorNNNNN_000"
+        "memory/a.part1of2 is not a checkpoint: found another file, expected a GGUF or safetensors file, or a folder \
+         with either or with files tensor00000_000 to tensorNNNNN_000"
     );
 }
 
@@ -508,7 +508,7 @@ fn dequantised(matrix: &Matrix) -> Vec<f32> {
             }
         }
         Some(scales) => {
-            let (rows, scales) = (inputs / scales.groups, bytes(&scales.data));
+            let (rows, scales) = (scales.inputs, bytes(&scales.data));
             let scales: Vec<_> =
                 scales.as_chunks().0.iter().map(|x| half::bf16::from_le_bytes(*x).to_f32()).collect();
             Box::new(move |input, output| {

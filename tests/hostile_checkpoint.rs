@@ -99,7 +99,7 @@ const fn case(name: &'static str, harm: fn(&mut Files), message: &'static str) -
 #[test]
 fn the_good_files_open() {
     let checkpoint = open(&good()).unwrap();
-    assert_eq!(checkpoint.layers[0].output.scales.as_ref().unwrap().groups, 2);
+    assert_eq!(checkpoint.layers[0].output.scales.as_ref().unwrap().inputs, 6);
 }
 
 #[test]
@@ -399,7 +399,7 @@ const CHECKPOINTS: &[Case] = &[
     case(
         "no tensor files",
         |files| files.retain(|name, _| name == "config.json"),
-        "memory is not a checkpoint: found a folder without them, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000",
+        "memory is not a checkpoint: found a folder without them, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000",
     ),
     case(
         "no layers",
@@ -554,7 +554,7 @@ fn what_is_no_checkpoint_is_told_apart_from_what_is_not_there() {
     let root = env!("CARGO_MANIFEST_DIR");
     let message = |path: &str| checkpoint::open(path, None).unwrap_err().to_string().replace(root, "");
     assert_eq!(message(&format!("{root}/nowhere")), "/nowhere does not exist");
-    let expected = "expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000";
+    let expected = "expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000";
     assert_eq!(
         message(&format!("{root}/Cargo.toml")),
         format!("/Cargo.toml is not a checkpoint: found another file, {expected}")
@@ -581,7 +581,7 @@ fn any_number_of_row_groups_that_divides_the_rows_is_understood() {
         let mut files = good();
         put(&mut files, OUTPUT, &quantised((DType::I8, &[12, 8]), (DType::BF16, &[groups, 8])));
         let scales = open(&files).unwrap().layers[0].output.scales.clone().unwrap();
-        assert_eq!((scales.groups as u64, scales.data.len()), (groups, groups * 8 * 2));
+        assert_eq!((scales.inputs as u64, scales.data.len()), (12 / groups, groups * 8 * 2));
     }
 }
 

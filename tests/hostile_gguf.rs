@@ -88,8 +88,8 @@ fn each_kind_of_damage_to_the_header_has_its_message() {
 #[test]
 fn each_kind_of_damage_to_the_first_bytes_has_its_message() {
     let start = |rest: &[u8]| [&b"GGUF\x03\0\0\0"[..], &[0; 8], &1_u64.to_le_bytes(), rest].concat();
-    let other = "m.gguf is not a checkpoint: found another file, expected a GGUF file or a folder with files \
-                 tensor00000_000 to tensorNNNNN_000";
+    let other = "m.gguf is not a checkpoint: found another file, expected a GGUF or safetensors file, or a folder \
+                 with either or with files tensor00000_000 to tensorNNNNN_000";
     let other = other.replace("m.gguf", "memory/m.gguf");
     let end = "bytes should follow, but the file ends at byte";
     let cases: &[(&[u8], String)] = &[

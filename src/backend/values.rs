@@ -4,9 +4,10 @@ use super::BackendError;
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant;
-use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
+use crate::quant::Factors;
+use crate::tensor::{Blob, DType, Layout, Matrix, Vector};
 
-/// The elements of `data`, which must be `len` of `dtype`; bytes of an int8 matrix come without their scales.
+/// The elements of `data`, which must be `len` of `dtype`; those of a matrix come without their scales.
 pub(crate) fn to_f32(
     tensor: &str,
     dtype: DType,
@@ -70,6 +71,26 @@ pub(crate) fn check_rows(matrix: &Matrix) -> Result<(), BackendError> {
     }
 }
 
+/// The weights of a matrix.
+pub(crate) fn matrix(matrix: &Matrix, control: &Control) -> Result<Vec<f32>> {
+    let Matrix { name, dtype, layout, inputs, outputs, data, .. } = matrix;
+    check_rows(matrix)?;
+    let stored = to_f32(name, *dtype, data, inputs * outputs, control)?;
+    let mut values = out_in(stored, *layout, *outputs); // [outputs, inputs]
+    if let Some(factors) = factors(matrix, control)? {
+        values.chunks_exact_mut(*inputs).enumerate().for_each(|(j, row)| factors.apply(j, 0, row));
+    }
+    Ok(values)
+}
+
+/// `stored` as `[outputs, any]`.
+fn out_in(stored: Vec<f32>, layout: Layout, outputs: usize) -> Vec<f32> {
+    match layout {
+        Layout::OutIn => stored,
+        Layout::InOut => (0..outputs).flat_map(|j| stored.iter().skip(j).step_by(outputs)).copied().collect(),
+    }
+}
+
 /// A norm's scale, all finite.
 pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     let values = to_f32(&vector.name, vector.dtype, &vector.data, vector.len, control)?;
@@ -77,12 +98,13 @@ pub(crate) fn vector(vector: &Vector, control: &Control) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// The scales of an int8 matrix, all finite.
-pub(crate) fn scales(matrix: &Matrix, scales: &Scales, control: &Control) -> Result<Vec<f32>> {
-    let len = scales.groups * matrix.outputs;
-    let values = to_f32(&matrix.name, DType::BF16, &scales.data, len, control)?;
-    check_finite(&matrix.name, "scale", values.iter().copied())?;
-    Ok(values)
+/// The scales of `matrix`, if it has any; all finite.
+pub(crate) fn factors(matrix: &Matrix, control: &Control) -> Result<Option<Factors>> {
+    let Some(scales) = &matrix.scales else { return Ok(None) };
+    let len = scales.counts(matrix.inputs, matrix.outputs).iter().product();
+    let stored = to_f32(&matrix.name, scales.dtype, &scales.data, len, control)?;
+    check_finite(&matrix.name, "scale", stored.iter().copied())?;
+    Ok(Some(Factors::new(matrix, scales, stored)))
 }
 
 /// Refuses a NaN or an infinity.

@@ -81,8 +81,8 @@ fn add_matrix(hash: &mut Xxh3, matrix: &Matrix) -> Result<()> {
     add_sample(hash, name, data)?;
     match scales {
         None => Ok(()),
-        Some(Scales { groups, data }) => {
-            hash.update(&(*groups as u64).to_le_bytes());
+        Some(Scales { dtype, layout, inputs, outputs, data }) => {
+            hash.update(format!("{dtype} {layout:?} {inputs} {outputs}").as_bytes());
             add_sample(hash, name, data)
         }
     }

@@ -1,7 +1,7 @@
 //! Files on disk as named, typed views of weights. Uses the ground only.
 //!
 //! Whatever the format, opening gives one [`Checkpoint`]: hyperparameters and, for each weight, its type, its shape and where its
-//! bytes lie. Opening reads headers, never weights.
+//! bytes lie. Opening reads headers, never weights. [`synthetic`] gives one without files.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,24 +14,34 @@ use crate::tensor::DType;
 use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
+mod companions;
 mod fingerprint;
-mod gguf;
+pub(crate) mod gguf;
 #[doc(hidden)] // Public for tests and fuzzing of it alone.
 pub mod pickle;
 mod protobuf;
+mod safetensors;
 pub mod sentencepiece;
+mod sets;
 mod shapes;
+mod synthetic;
 mod xai;
 
 pub use gguf::GgufError;
 use pickle::PickleError;
+pub use safetensors::SafetensorsError;
 use sentencepiece::SentencePieceError;
+pub use synthetic::{Synthetic, SyntheticError, synthetic};
 
-/// Opens the model at `path`: xAI's folder `ckpt-0`, the folder that holds it, or a GGUF file.
+/// Opens the model at `path`: a folder, or a file of the model.
 ///
-/// Reads headers only. For `ckpt-0`, `config.json` and `tokenizer.model` are looked for in it and beside it. A GGUF file that is one
-/// of several (`…-00001-of-00009.gguf`, or pieces `….part1of3` of one file) stands for all of them. `tokenizer` is used instead
-/// of one that is found. No file stays open.
+/// The folder is xAI's `ckpt-0` or the one that holds it, has safetensors files, or has the files of one GGUF model; the first of
+/// these that it is. A file that is one of several (`…-00001-of-00009.gguf`, pieces `….part1of3` of one file,
+/// `…-00001-of-00130.safetensors`) stands for all of them, and so does the index `….safetensors.index.json`.
+///
+/// Reads headers only. `config.json` and `tokenizer.model`, which only GGUF does without, are looked for in the folder and beside it;
+/// `tokenizer` is used instead of one that is found. Without one (a `tokenizer.json` is none) there is no vocabulary. No file stays
+/// open.
 ///
 /// # Errors
 /// [`CheckpointError`] naming the file and, where one is at fault, the tensor.
@@ -63,7 +73,7 @@ pub fn open(path: impl AsRef<Path>, tokenizer: Option<&Path>) -> Result<Checkpoi
     open_folder(&FileFolder::new(folder), Some(&FileFolder::new(beside)), tokenizer)
 }
 
-/// Opens the model whose files are in `folder`, as [`open`] does with `ckpt-0`, for hosts with storage of their own.
+/// Opens the model whose files are in `folder`, as [`open`] does, for hosts with storage of their own.
 ///
 /// # Errors
 /// As [`open`].
@@ -76,11 +86,17 @@ pub fn open_folder(
     if names.iter().any(|name| xai::is_tensor(name)) {
         return xai::open(folder, &names, beside, tokenizer);
     }
+    if let Some(files) = safetensors::Files::of_folder(folder, &names)? {
+        return safetensors::open(&files, beside, tokenizer);
+    }
+    if let Some(files) = gguf::files_of_folder(folder, &names)? {
+        return gguf::open(&files, tokenizer);
+    }
     Err(CheckpointError::Unrecognised { path: folder.name(), found: "a folder without them" })
 }
 
-/// Opens the GGUF file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of
-/// their own.
+/// Opens the file `name` in `folder`, or all the files of the model it belongs to, as [`open`] does, for hosts with storage of their
+/// own.
 ///
 /// # Errors
 /// As [`open`].
@@ -96,13 +112,18 @@ pub fn open_file(
     name: &str,
     tokenizer: Option<&dyn Source>,
 ) -> Result<Checkpoint, CheckpointError> {
+    if let Some(files) = safetensors::Files::of_file(folder, name)? {
+        return safetensors::open(&files, None, tokenizer);
+    }
     match gguf::files(folder, name)? {
         Some(files) => gguf::open(&files, tokenizer),
-        None => {
-            let path = Path::new(&folder.name()).join(name).display().to_string();
-            Err(CheckpointError::Unrecognised { path, found: "another file" })
-        }
+        None => Err(CheckpointError::Unrecognised { path: file_in(folder, name), found: "another file" }),
     }
+}
+
+/// What to call `name` in `folder`.
+fn file_in(folder: &dyn Folder, name: &str) -> String {
+    Path::new(&folder.name()).join(name).display().to_string()
 }
 
 /// The vocabulary of a `tokenizer.model`.
@@ -160,7 +181,7 @@ pub enum CheckpointError {
     },
     /// It exists but is no model.
     #[error(
-        "{path} is not a checkpoint: found {found}, expected a GGUF file or a folder with files tensor00000_000 to tensorNNNNN_000"
+        "{path} is not a checkpoint: found {found}, expected a GGUF or safetensors file, or a folder with either or with files tensor00000_000 to tensorNNNNN_000"
     )]
     Unrecognised {
         /// What was to be opened.
@@ -187,7 +208,7 @@ pub enum CheckpointError {
         /// The largest size that is read.
         max: u64,
     },
-    /// Tensor files are missing or too many.
+    /// Files of weights are missing or too many.
     #[error("{folder}: found {found}, expected {expected}")]
     Files {
         /// The folder of the tensor files.
@@ -216,6 +237,15 @@ pub enum CheckpointError {
         /// What is wrong with it.
         #[source]
         source: GgufError,
+    },
+    /// A safetensors file or its index is damaged, something else, or needs what is not built.
+    #[error("cannot use {file}")]
+    Safetensors {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: SafetensorsError,
     },
     /// A tensor has another type or shape than the hyperparameters ask for.
     #[error("{file} ({tensor}): found {found}, expected {expected}")]
@@ -262,6 +292,7 @@ impl Classify for CheckpointError {
             },
             Self::Pickle { source, .. } => source.kind(),
             Self::Gguf { source, .. } => source.kind(),
+            Self::Safetensors { source, .. } => source.kind(),
             Self::Config { source, .. } => source.kind(),
             Self::Tokenizer(error) => error.kind(),
             _ => ErrorKind::Format,
@@ -285,8 +316,10 @@ pub struct Checkpoint {
     pub layers: Vec<Layer>,
     /// The tokenizer's vocabulary, if one was found.
     pub vocabulary: Option<Vocabulary>,
-    /// Every stored tensor, in file order.
+    /// Every stored weight, in file order.
     pub tensors: Vec<TensorInfo>,
+    /// What else a GGUF file says of the model: goes along when it is converted.
+    pub(crate) keys: Vec<(String, gguf::Value)>,
 }
 
 /// A format of model files.
@@ -297,15 +330,21 @@ pub enum Format {
     Xai,
     /// llama.cpp's: a file, or several.
     Gguf,
+    /// Hugging Face's: a file, or several, and `config.json`.
+    Safetensors,
+    /// No files: [`synthetic`] weights.
+    Synthetic,
 }
 
 impl Format {
-    /// The name in lower case: `xai`, `gguf`.
+    /// The name in lower case: `xai`, `gguf`, `safetensors`, `synthetic`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xai => "xai",
             Self::Gguf => "gguf",
+            Self::Safetensors => "safetensors",
+            Self::Synthetic => "synthetic",
         }
     }
 }
@@ -324,7 +363,7 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Bytes of its elements and scales.
     pub bytes: u64,
-    /// Shape of the bf16 scales that belong to it.
+    /// Shape of the scales that belong to it.
     pub scales: Option<Vec<u64>>,
 }
 

@@ -1,4 +1,4 @@
-//! The wire format of protocol buffers, read in place. Uses nothing.
+//! The wire format of protocol buffers, read in place and written. Uses nothing.
 //!
 //! Nothing is allocated and no length is believed before it is checked, so any bytes at all may be given.
 
@@ -174,6 +174,34 @@ impl<'a> Field<'a> {
     fn is_not(&self, expected: &'static str) -> WireError {
         WireError::Type { at: self.at, field: self.number, expected }
     }
+}
+
+/// Appends a whole number, an enum or a bool.
+pub(super) fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
+    put_varint(out, field << 3);
+    put_varint(out, value);
+}
+
+/// Appends a float.
+pub(super) fn put_float(out: &mut Vec<u8>, field: u64, value: f32) {
+    put_varint(out, field << 3 | 5);
+    out.extend(value.to_le_bytes());
+}
+
+/// Appends a string, bytes or a message.
+pub(super) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+/// Seven bits a byte, lowest first.
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 #[cfg(test)]

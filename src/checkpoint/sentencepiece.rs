@@ -6,7 +6,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-use super::protobuf::{Field, Message};
+use super::protobuf::{Field, Message, put_bytes, put_float, put_number};
 use crate::error::{Classify, ErrorKind};
 use crate::vocab::{PieceKind, VocabEntry, Vocabulary};
 
@@ -105,6 +105,50 @@ pub fn vocabulary(name: &str, bytes: &[u8]) -> Result<Vocabulary, SentencePieceE
     model(bytes).map_err(|defect| SentencePieceError { file: name.to_owned(), defect })
 }
 
+/// The bytes of a `tokenizer.model` with this vocabulary.
+///
+/// Reading them gives the same vocabulary again. What sentencepiece knows beside it, how the model was trained for instance, is not
+/// in a [`Vocabulary`] and so not in the bytes.
+#[must_use]
+pub fn to_bytes(vocabulary: &Vocabulary) -> Vec<u8> {
+    let Vocabulary { entries, add_dummy_prefix, unk, bos, eos, pad, unk_surface } = vocabulary;
+    let mut out = Vec::new();
+    for entry in entries {
+        let mut piece = Vec::new();
+        put_bytes(&mut piece, 1, entry.text.as_bytes());
+        put_float(&mut piece, 2, entry.score);
+        put_number(&mut piece, 3, entry.kind.number());
+        put_bytes(&mut out, 1, &piece);
+    }
+
+    let mut trainer = Vec::new();
+    put_number(&mut trainer, 3, BPE);
+    put_number(&mut trainer, 4, entries.len() as u64);
+    put_number(&mut trainer, 35, entries.iter().any(|entry| entry.kind == PieceKind::Byte).into());
+    for (field, id) in [(40, unk), (41, bos), (42, eos), (43, pad)] {
+        // -1, for none, is written in 64 bits.
+        put_number(&mut trainer, field, id.map_or(u64::MAX, u64::from));
+    }
+    put_bytes(&mut trainer, 44, unk_surface.as_bytes());
+    for (field, id) in [(45, unk), (46, bos), (47, eos), (48, pad)] {
+        if let Some(entry) = id.and_then(|id| entries.get(id as usize)) {
+            put_bytes(&mut trainer, field, entry.text.as_bytes());
+        }
+    }
+    put_bytes(&mut out, 2, &trainer);
+
+    let mut normalizer = Vec::new();
+    put_bytes(&mut normalizer, 1, b"identity");
+    put_number(&mut normalizer, 3, (*add_dummy_prefix).into());
+    put_number(&mut normalizer, 4, 0);
+    put_number(&mut normalizer, 5, 1);
+    put_bytes(&mut out, 3, &normalizer);
+    out
+}
+
+/// `TrainerSpec.ModelType` of byte-pair encoding.
+const BPE: u64 = 2;
+
 fn model(bytes: &[u8]) -> Result<Vocabulary, SentencePieceDefect> {
     let mut entries = Vec::new();
     let mut trainer = Trainer::default();
@@ -164,15 +208,9 @@ fn piece(index: usize, mut message: Message<'_>) -> Result<VocabEntry, SentenceP
             1 => entry.text = text(&field, || format!("piece {index}"))?,
             2 => entry.score = field.float()?,
             3 => {
-                entry.kind = match field.varint()? {
-                    1 => PieceKind::Normal,
-                    2 => PieceKind::Unknown,
-                    3 => PieceKind::Control,
-                    4 => PieceKind::UserDefined,
-                    5 => PieceKind::Unused,
-                    6 => PieceKind::Byte,
-                    found => return Err(SentencePieceDefect::PieceType { index, found }),
-                }
+                let found = field.varint()?;
+                entry.kind =
+                    PieceKind::of_number(found).ok_or(SentencePieceDefect::PieceType { index, found })?;
             }
             _ => {}
         }
@@ -226,7 +264,7 @@ impl Trainer {
     }
 
     fn check(&self) -> Result<(), SentencePieceDefect> {
-        if self.model_type != 2 {
+        if self.model_type != BPE {
             let found = match self.model_type {
                 1 => "unigram".into(),
                 3 => "word".into(),
@@ -309,26 +347,27 @@ fn text(field: &Field<'_>, what: impl Fn() -> String) -> Result<String, Sentence
 mod tests {
     use super::*;
 
-    fn varint(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value >= 0x80 {
-            bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
-
     fn number(field: u64, value: u64) -> Vec<u8> {
-        [varint(field << 3), varint(value)].concat()
+        let mut out = Vec::new();
+        put_number(&mut out, field, value);
+        out
     }
 
     fn string(field: u64, bytes: &[u8]) -> Vec<u8> {
-        [varint(field << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
+        let mut out = Vec::new();
+        put_bytes(&mut out, field, bytes);
+        out
     }
 
     fn piece(text: &[u8], kind: u64) -> Vec<u8> {
         string(1, &[string(1, text), vec![0x15, 0, 0, 0x80, 0x3f], number(3, kind)].concat())
+    }
+
+    #[test]
+    fn a_vocabulary_is_the_same_when_it_was_written_and_read() {
+        let bytes = std::fs::read("assets/tiny/tokenizer.model").unwrap();
+        let vocabulary = vocabulary("a", &bytes).unwrap();
+        assert_eq!(super::vocabulary("b", &to_bytes(&vocabulary)).unwrap(), vocabulary);
     }
 
     const UNKNOWN: u64 = 2;
@@ -383,7 +422,7 @@ mod tests {
             (vec![0x0a], not_whole("the field at byte 0 is cut off")),
             (vec![0x0a, 0x05, 0x0a], not_whole("field 1 at byte 0 is said to be 5 bytes long, 1 remain")),
             (
-                [vec![0x0a], varint(u64::MAX), vec![0x0a]].concat(),
+                [&[0x0a][..], &[0xff; 9], &[0x01], &[0x0a]].concat(),
                 not_whole("field 1 at byte 0 is said to be 18446744073709551615 bytes long, 1 remain"),
             ),
             (

@@ -3,7 +3,7 @@
 //! Readers of formats check this with better words, naming files; this is for checkpoints that a host has changed.
 
 use super::{Checkpoint, CheckpointError};
-use crate::tensor::{Matrix, Vector};
+use crate::tensor::{Matrix, Scales, Vector};
 use crate::weights::Layer;
 
 impl Checkpoint {
@@ -55,13 +55,28 @@ impl Checkpoint {
     }
 
     fn matrix(&self, matrix: &Matrix, [inputs, outputs]: [usize; 2]) -> Result<(), CheckpointError> {
-        let groups = matrix.scales.as_ref().map_or(1, |scales| scales.groups);
-        let fits = matrix.inputs == inputs
-            && matrix.outputs == outputs
-            && groups > 0
-            && inputs.is_multiple_of(groups);
-        let found = format!("{} to {} in {groups} row groups", matrix.inputs, matrix.outputs);
-        self.shape(&matrix.name, fits, found, format!("{inputs} to {outputs} in row groups that divide it"))
+        let fits = matrix.inputs == inputs && matrix.outputs == outputs;
+        let found = format!("{} to {}", matrix.inputs, matrix.outputs);
+        self.shape(&matrix.name, fits, found, format!("{inputs} to {outputs}"))?;
+        match &matrix.scales {
+            None => Ok(()),
+            Some(scales) => self.scales(matrix, scales),
+        }
+    }
+
+    fn scales(&self, matrix: &Matrix, scales: &Scales) -> Result<(), CheckpointError> {
+        let Scales { dtype, inputs, outputs, data, .. } = scales;
+        let [rows, columns] = scales.counts(matrix.inputs, matrix.outputs);
+        let bytes = (rows as u64).checked_mul(columns as u64).and_then(|count| dtype.bytes_of(count));
+        let fits = *inputs > 0 && *outputs > 0 && bytes == Some(data.len());
+        let found =
+            format!("{} bytes of {dtype} scales, each for {inputs} inputs of {outputs} outputs", data.len());
+        self.shape(
+            &matrix.name,
+            fits,
+            found,
+            format!("as many as {} to {} have", matrix.inputs, matrix.outputs),
+        )
     }
 
     fn shape(

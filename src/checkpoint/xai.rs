@@ -11,11 +11,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pickle::{self, Array, Content};
-use super::{Checkpoint, CheckpointError, Format, TensorInfo, read_whole};
+use super::{Checkpoint, CheckpointError, Format, TensorInfo, companions, file_in};
 use crate::config::ModelConfig;
 use crate::source::{Folder, Source};
 use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
-use crate::vocab::Vocabulary;
 use crate::weights::{Head, Layer};
 
 /// Modules of a layer in file order, and so in the order [`Expected::layer`] takes them apart.
@@ -33,9 +32,6 @@ const MODULES: [&str; 12] = [
     "rms_norm_3",
     "router",
 ];
-
-/// A `config.json` takes about a kilobyte.
-const MAX_CONFIG: u64 = 1 << 20;
 
 /// Whether `name` is that of a tensor file.
 pub(super) fn is_tensor(name: &str) -> bool {
@@ -69,8 +65,9 @@ pub(super) fn open(
         config,
         head,
         layers,
-        vocabulary: vocabulary(folder, beside, tokenizer)?,
+        vocabulary: companions::vocabulary(folder, beside, tokenizer)?,
         tensors: stored.iter().map(Stored::info).collect(),
+        keys: Vec::new(),
     })
 }
 
@@ -136,51 +133,11 @@ fn understand(
         Ok(views) => return Ok((grok1, views)),
         Err(mismatch) => Box::new(mismatch),
     };
-    let Some(file) = find("config.json", folder, beside)? else {
+    let Some((config, by)) = companions::config(folder, beside, ModelConfig::from_json)? else {
         return Err(CheckpointError::NoConfig { folder: folder.name(), mismatch });
     };
-    let by = file.name();
-    let bytes = read_whole(&*file, MAX_CONFIG)?;
-    let text = String::from_utf8(bytes).map_err(|error| CheckpointError::Read {
-        path: by.clone(),
-        source: io::Error::new(io::ErrorKind::InvalidData, error),
-    })?;
-    let config = ModelConfig::from_json(&text)
-        .map_err(|source| CheckpointError::Config { path: by.clone(), source })?;
     let views = (Expected { config: &config, by: &by }).model(stored, order, folder)?;
     Ok((config, views))
-}
-
-/// The vocabulary of the tokenizer that was given, or of the one found with the tensors.
-fn vocabulary(
-    folder: &dyn Folder,
-    beside: Option<&dyn Folder>,
-    tokenizer: Option<&dyn Source>,
-) -> Result<Option<Vocabulary>, CheckpointError> {
-    let found = match tokenizer {
-        Some(_) => None,
-        None => find("tokenizer.model", folder, beside)?,
-    };
-    tokenizer.or(found.as_deref()).map(super::read_tokenizer).transpose()
-}
-
-/// `name` in the first of the folders that has it.
-fn find(
-    name: &str,
-    folder: &dyn Folder,
-    beside: Option<&dyn Folder>,
-) -> Result<Option<Arc<dyn Source>>, CheckpointError> {
-    for place in [Some(folder), beside].into_iter().flatten() {
-        match place.open(name) {
-            Ok(source) => return Ok(Some(source)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                let path = format!("{}/{name}", place.name());
-                return Err(CheckpointError::Read { path, source });
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// A tensor file whose headers are read.
@@ -195,7 +152,7 @@ impl Stored {
     fn open(folder: &dyn Folder, file: &str, tensor: String) -> Result<Self, CheckpointError> {
         let source = folder
             .open(file)
-            .map_err(|source| CheckpointError::Read { path: format!("{}/{file}", folder.name()), source })?;
+            .map_err(|source| CheckpointError::Read { path: file_in(folder, file), source })?;
         let file = source.name();
         match pickle::read(&*source) {
             Ok(content) => Ok(Self { file, tensor, source, content }),
@@ -369,7 +326,7 @@ impl Expected<'_> {
                     inputs,
                     outputs,
                     data,
-                    scales: Some(Scales { groups: scales.groups, data: scales_data }),
+                    scales: Some(Scales { data: scales_data, ..scales }),
                 })
             })
             .collect()
@@ -400,8 +357,11 @@ impl Expected<'_> {
             && scales.shape == shape(groups)
             && let Ok(groups) = usize::try_from(groups)
             && inputs.is_multiple_of(groups)
+            && let Some(inputs) = inputs.checked_div(groups)
         {
-            return Ok((stored.blob(weight)?, Scales { groups, data: stored.blob(scales)? }));
+            let data = stored.blob(scales)?;
+            let scales = Scales { dtype: DType::BF16, layout: Layout::InOut, inputs, outputs: 1, data };
+            return Ok((stored.blob(weight)?, scales));
         }
         let batch: String = batch.iter().map(|axis| format!("{axis}, ")).collect();
         let weight = format!("i8 [{batch}{inputs}, {outputs}]");

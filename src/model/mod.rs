@@ -47,7 +47,7 @@ struct Inner {
 }
 
 impl Model {
-    /// Opens a model with the default options: the folder of xAI's checkpoint (`ckpt-0` or its parent), or a GGUF file.
+    /// Opens a model with the default options: a folder or a file of any format that [`checkpoint::open`] knows.
     ///
     /// # Errors
     /// [`Format`](crate::ErrorKind::Format) if it is no model, [`Resource`](crate::ErrorKind::Resource) if it cannot be read.

@@ -1,19 +1,23 @@
-//! How elements of each stored type become f32. Uses `tensor`.
+//! How elements of each stored type become f32, and f32 such elements. Uses `tensor`.
 //!
-//! Each format is a function that takes one block: a plain loop over arrays of fixed length, marked `inline(always)` so that a kernel
+//! To read, each format is a function that takes one block: a plain loop over arrays of fixed length, marked `inline(always)` so that a kernel
 //! can have it compiled for its own instructions. They are the definition, and their bits are the reference implementation's,
 //! operation by operation. Kernels that unpack in vectors of their own share what is small and intricate: scales and lattice points.
 
 #![allow(clippy::needless_range_loop, reason = "index loops over arrays read as the arithmetic they are")]
 
+mod factors;
 mod grids;
 pub(crate) mod iq;
 pub(crate) mod iq4;
 pub(crate) mod k;
 pub(crate) mod legacy;
 mod plain;
+mod quantise;
 
+pub(crate) use factors::Factors;
 pub(crate) use plain::half_to_f32;
+pub use quantise::{can_quantise, quantise};
 
 use crate::error::{Classify, ErrorKind};
 use crate::tensor::DType;
@@ -32,12 +36,41 @@ pub enum QuantError {
         /// Bytes given.
         found: usize,
     },
+    /// [`can_quantise`] says no.
+    #[error("{dtype} can be read but not written")]
+    NoQuantiser {
+        /// The type.
+        dtype: DType,
+    },
+    /// A value is infinite or not a number.
+    #[error("value {index} is {found}")]
+    NotFinite {
+        /// Where it stands.
+        index: usize,
+        /// The value.
+        found: f32,
+    },
+    /// A value is beyond the range of the type.
+    #[error("value {index} is {found:e}, where {dtype} ends at {limit:e}")]
+    TooLarge {
+        /// The type.
+        dtype: DType,
+        /// Where it stands.
+        index: usize,
+        /// The value.
+        found: f32,
+        /// The largest magnitude that the type can hold.
+        limit: f32,
+    },
 }
 
 impl Classify for QuantError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Length { .. } => ErrorKind::Argument,
+            Self::Length { .. }
+            | Self::NoQuantiser { .. }
+            | Self::NotFinite { .. }
+            | Self::TooLarge { .. } => ErrorKind::Argument,
         }
     }
 }

@@ -227,14 +227,7 @@ impl Backend for Cpu {
     }
 
     fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer> {
-        let Matrix { name, dtype, data, layout, inputs, outputs, .. } = &layer.router;
-        let stored = values::to_f32(name, *dtype, data, inputs * outputs, control)?;
-        let router = match layout {
-            Layout::OutIn => stored,
-            Layout::InOut => {
-                (0..*outputs).flat_map(|j| stored.iter().skip(j).step_by(*outputs)).copied().collect()
-            }
-        };
+        let router = values::matrix(&layer.router, control)?;
         Ok(Layer {
             attention_norm: values::vector(&layer.attention_norm, control)?,
             query_key_value: [
@@ -245,7 +238,7 @@ impl Backend for Cpu {
             output: self.load(&layer.output, control)?,
             post_attention_norm: values::vector(&layer.post_attention_norm, control)?,
             moe_norm: values::vector(&layer.moe_norm, control)?,
-            router: Weights::dense(&router, *inputs, *outputs),
+            router: Weights::dense(&router, layer.router.inputs, layer.router.outputs),
             gate: self.load_all(&layer.gate, control)?,
             up: self.load_all(&layer.up, control)?,
             down: self.load_all(&layer.down, control)?,

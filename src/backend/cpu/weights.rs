@@ -10,11 +10,12 @@ use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::out_in::OutIn;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::simd::Isa;
-use crate::backend::{BackendError, WeightStorage, values};
+use crate::backend::values;
+use crate::backend::{BackendError, WeightStorage};
 use crate::control::Control;
 use crate::error::Result;
-use crate::quant;
-use crate::tensor::{Blob, DType, Layout, Matrix};
+use crate::quant::{self, Factors};
+use crate::tensor::{Blob, DType, Layout, Matrix, Scales};
 
 /// The bytes of a tensor.
 enum Resident {
@@ -51,6 +52,15 @@ impl Resident {
     }
 }
 
+/// What elements are multiplied by.
+enum Scaling {
+    None,
+    /// The sums of so many inputs each, by scales that lie beside the weights.
+    Sums(usize, Resident), // bf16 [groups, outputs]
+    /// Elements, when they are unpacked.
+    Elements(Factors),
+}
+
 /// A weight matrix.
 pub(crate) struct Weights {
     dtype: DType,
@@ -58,7 +68,7 @@ pub(crate) struct Weights {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     data: Resident,
-    scales: Option<(usize, Resident)>,
+    scales: Scaling,
 }
 
 impl Weights {
@@ -66,22 +76,25 @@ impl Weights {
         let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
         let (dtype, layout, inputs, outputs) = (*dtype, *layout, *inputs, *outputs);
         match (dtype, layout, scales) {
-            (DType::I8, Layout::InOut, Some(_)) | (DType::F32 | DType::BF16, Layout::InOut, None) => {}
+            (DType::I8, Layout::InOut, Some(Scales { dtype, layout, outputs, .. }))
+                if (*dtype, *layout, *outputs) == (DType::BF16, Layout::InOut, 1) => {}
+            (DType::F32 | DType::BF16, Layout::InOut, None) | (DType::F8E4M3, Layout::OutIn, Some(_)) => {}
             (_, Layout::OutIn, None) if dtype != DType::I8 => {}
             _ => return Err(BackendError::Unsupported { tensor: name.clone(), dtype, layout }.into()),
         }
         values::check_rows(matrix)?;
         let data = Resident::load(name, dtype, data, inputs * outputs, storage, control)?;
         let scales = match scales {
-            None => None,
-            Some(scales) => {
-                let len = scales.groups * outputs;
+            None => Scaling::None,
+            Some(scales) if dtype == DType::I8 => {
+                let len = scales.counts(inputs, outputs).into_iter().product();
                 let loaded = Resident::load(name, DType::BF16, &scales.data, len, storage, control)?;
                 let values =
                     loaded.bytes().chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32());
                 values::check_finite(name, "scale", values)?;
-                Some((scales.groups, loaded))
+                Scaling::Sums(scales.inputs.min(inputs).max(1), loaded)
             }
+            Some(_) => values::factors(matrix, control)?.map_or(Scaling::None, Scaling::Elements),
         };
         Ok(Self { dtype, layout, inputs, outputs, data, scales })
     }
@@ -95,7 +108,7 @@ impl Weights {
             inputs,
             outputs,
             data: Resident::Owned(bytes),
-            scales: None,
+            scales: Scaling::None,
         }
     }
 
@@ -123,9 +136,12 @@ impl Weights {
     /// Nobody else may use `columns` of the written rows of `out` meanwhile.
     pub(crate) unsafe fn product(&self, isa: Isa, x: Rows<'_>, columns: Range<usize>, out: Out<'_>) {
         let (data, shape) = (self.data.bytes(), [self.inputs, self.outputs]);
-        let scaled = match &self.scales {
-            Some((groups, scales)) => Epilogue::Scaled { groups: *groups, scales: scales.bytes() },
-            None => Epilogue::Stored,
+        let (scaled, factors) = match &self.scales {
+            Scaling::None => (Epilogue::Stored, None),
+            Scaling::Sums(inputs, scales) => {
+                (Epilogue::Scaled { inputs: *inputs, scales: scales.bytes() }, None)
+            }
+            Scaling::Elements(factors) => (Epilogue::Stored, Some(factors)),
         };
         // SAFETY: the caller's promise, in each arm.
         unsafe {
@@ -145,7 +161,7 @@ impl Weights {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));
                 }
                 (Layout::OutIn, dtype) => {
-                    isa.run(Blocks::new(x, data, dtype, self.inputs, columns, out));
+                    isa.run(Blocks::new(x, data, dtype, self.inputs, factors, columns, out));
                 }
             }
         }
@@ -156,5 +172,8 @@ impl Weights {
         let (block, size) = (self.dtype.block() as usize, self.dtype.block_bytes() as usize);
         let len = self.inputs / block * size;
         quant::unpack(self.dtype, &self.data.bytes()[output * len..][..len], out);
+        if let Scaling::Elements(factors) = &self.scales {
+            factors.apply(output, 0, out);
+        }
     }
 }

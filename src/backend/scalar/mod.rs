@@ -12,7 +12,7 @@ use super::{
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Layout, Matrix};
+use crate::tensor::Matrix;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 /// The reference backend.
@@ -78,27 +78,7 @@ pub struct Scratch {
 
 impl Dense {
     fn load(matrix: &Matrix, control: &Control) -> Result<Self> {
-        let (inputs, outputs) = (matrix.inputs, matrix.outputs);
-        values::check_rows(matrix)?;
-        let stored = values::to_f32(&matrix.name, matrix.dtype, &matrix.data, inputs * outputs, control)?;
-        let scales = matrix.scales.as_ref();
-        let factors = scales.map(|scales| values::scales(matrix, scales, control)).transpose()?;
-        let values = (0..outputs)
-            .flat_map(|j| (0..inputs).map(move |i| (i, j)))
-            .map(|(i, j)| {
-                let value = match matrix.layout {
-                    Layout::InOut => stored[i * outputs + j],
-                    Layout::OutIn => stored[j * inputs + i],
-                };
-                match (scales, &factors) {
-                    (Some(scales), Some(factors)) => {
-                        value * factors[i / (inputs / scales.groups) * outputs + j]
-                    }
-                    _ => value,
-                }
-            })
-            .collect();
-        Ok(Self { inputs, values })
+        Ok(Self { inputs: matrix.inputs, values: values::matrix(matrix, control)? })
     }
 
     fn row(&self, output: usize) -> &[f32] {

@@ -42,7 +42,7 @@ struct Tensor<'a> {
     shape: &'a [u64],
     /// Of elements and scales.
     bytes: u64,
-    /// Shape of the bf16 scales.
+    /// Shape of the scales.
     scales: Option<&'a [u64]>,
     file: &'a str,
 }

@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod bench;
+mod convert;
 mod devices;
 mod error;
 mod generate;
@@ -36,6 +37,7 @@ enum Command {
     Score(score::Args),
     Tokenize(tokenize::Args),
     Inspect(inspect::Args),
+    Convert(convert::Args),
     Devices(devices::Args),
     Bench(bench::Args),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

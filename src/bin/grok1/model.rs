@@ -3,18 +3,27 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use grok1::checkpoint::Synthetic;
 use grok1::{
     Checkpoint, KvType, Model, ModelOptions, Precision, Result, SessionOptions, WeightStorage, checkpoint,
 };
 use serde::Serialize;
 
+use crate::error::CommandError;
 use crate::progress;
 
 /// Which model.
 #[derive(clap::Args)]
 pub(crate) struct Location {
-    /// The model: xAI's ckpt-0, the folder that holds it, or a GGUF file
-    model: PathBuf,
+    /// The model: a folder (xAI's ckpt-0, safetensors, GGUF) or any file of it
+    #[arg(required_unless_present = "synthetic")]
+    model: Option<PathBuf>,
+    /// Random weights instead of a model: layers=2,type=q4_k; what is left out is as in Grok-1
+    ///
+    /// Keys: layers, width, heads, kv_heads, head_dim, experts, selected, ffn, vocab, context; type, of the matrices; head_type, of
+    /// the embedding; seed. Weights are made while they are loaded.
+    #[arg(long, value_name = "SPEC", conflicts_with = "model")]
+    synthetic: Option<Synthetic>,
     /// tokenizer.model to use instead of the one in or beside the model
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -23,7 +32,16 @@ pub(crate) struct Location {
 impl Location {
     /// Reads everything but the weights.
     pub(crate) fn open(&self) -> Result<Checkpoint> {
-        Ok(checkpoint::open(&self.model, self.tokenizer.as_deref())?)
+        let tokenizer = self.tokenizer.as_deref();
+        match (&self.synthetic, &self.model) {
+            (Some(options), _) => {
+                let mut checkpoint = checkpoint::synthetic(options)?;
+                checkpoint.vocabulary = tokenizer.map(checkpoint::tokenizer).transpose()?;
+                Ok(checkpoint)
+            }
+            (None, Some(model)) => Ok(checkpoint::open(model, tokenizer)?),
+            (None, None) => Err(CommandError::Usage("no MODEL and no --synthetic").into()),
+        }
     }
 }
 

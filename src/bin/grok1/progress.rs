@@ -46,6 +46,8 @@ impl Display {
 fn bar(progress: Progress) -> ProgressBar {
     let template = match progress.task {
         Task::Load => "loading {wide_bar} {bytes}/{total_bytes} {eta}",
+        Task::Convert => "converting {wide_bar} {bytes}/{total_bytes} {eta}",
+        Task::Verify => "comparing {wide_bar} {bytes}/{total_bytes} {eta}",
         _ => "running {wide_bar} {percent}% {eta}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

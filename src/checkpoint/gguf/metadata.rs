@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::GgufError;
 use super::input::Input;
+use super::write::Value;
 
 /// Arrays may stand in arrays this deep; no known writer nests them at all.
 pub(super) const MAX_DEPTH: usize = 4;
@@ -58,6 +59,11 @@ impl Kind {
         }
     }
 
+    /// Its number in a file.
+    fn number(self) -> u32 {
+        Self::TABLE.iter().zip(0..).find(|((kind, ..), _)| *kind == self).map_or(0, |(_, number)| number)
+    }
+
     fn row(self) -> Option<&'static (Self, &'static str, Option<u64>)> {
         Self::TABLE.iter().find(|(kind, ..)| *kind == self)
     }
@@ -71,19 +77,20 @@ impl Kind {
     }
 }
 
+/// Where a value stands.
 #[derive(Clone, Debug)]
-struct Value {
+struct Place {
     kind: Kind,
     /// Type and number of an array's elements.
     elements: Option<(Kind, u64)>,
     /// Where the bytes of the number, of the text or of the elements stand.
-    place: Range<usize>,
+    bytes: Range<usize>,
 }
 
-impl Value {
+impl Place {
     fn read(input: &mut Input<'_>, key: &str, kind: Kind, depth: usize) -> Result<Self, GgufError> {
         let mut elements = None;
-        let place = match kind {
+        let bytes = match kind {
             Kind::String => {
                 let len = input.u64()?;
                 input.skip(len)?
@@ -106,7 +113,7 @@ impl Value {
             }
             fixed => input.skip(fixed.size().unwrap_or(0))?,
         };
-        Ok(Self { kind, elements, place })
+        Ok(Self { kind, elements, bytes })
     }
 
     /// What it is, for messages.
@@ -120,7 +127,7 @@ impl Value {
 
 /// All keys of a file and their values.
 pub(super) struct Metadata {
-    values: BTreeMap<String, Value>,
+    values: BTreeMap<String, Place>,
     /// The start of the file, which the values lie in.
     bytes: Vec<u8>,
 }
@@ -131,7 +138,7 @@ pub(super) fn read(input: &mut Input<'_>, count: u64) -> Result<Keys, GgufError>
     for _ in 0..count {
         let key = input.name()?;
         let kind = Kind::read(input, &key)?;
-        let value = Value::read(input, &key, kind, 0)?;
+        let value = Place::read(input, &key, kind, 0)?;
         if values.contains_key(&key) {
             return Err(GgufError::Duplicate { what: "key", name: key });
         }
@@ -141,7 +148,7 @@ pub(super) fn read(input: &mut Input<'_>, count: u64) -> Result<Keys, GgufError>
 }
 
 /// Keys, and where their values are in the bytes that were read.
-pub(super) struct Keys(BTreeMap<String, Value>);
+pub(super) struct Keys(BTreeMap<String, Place>);
 
 impl Keys {
     /// With the start of the file, which they were read from.
@@ -151,6 +158,21 @@ impl Keys {
 }
 
 impl Metadata {
+    /// Every key with its value as a file holds it.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.values.iter().filter_map(|(key, place)| {
+            let bytes = self.bytes.get(place.bytes.clone())?;
+            let start = match (place.kind, place.elements) {
+                (Kind::Array, Some((kind, count))) => {
+                    [&kind.number().to_le_bytes()[..], &count.to_le_bytes()].concat()
+                }
+                (Kind::String, _) => (bytes.len() as u64).to_le_bytes().to_vec(),
+                _ => Vec::new(),
+            };
+            Some((&**key, Value::stored(place.kind.number(), &[&start, bytes].concat())))
+        })
+    }
+
     /// A whole number that is not negative, of whatever integer type.
     pub(super) fn integer(&self, key: &str) -> Result<Option<u64>, GgufError> {
         let expected = "a whole number";
@@ -222,7 +244,7 @@ impl Metadata {
         understand: impl FnOnce(Kind, &'a [u8]) -> Option<T>,
     ) -> Result<Option<T>, GgufError> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
-        let understood = self.bytes.get(value.place.clone()).and_then(|bytes| understand(value.kind, bytes));
+        let understood = self.bytes.get(value.bytes.clone()).and_then(|bytes| understand(value.kind, bytes));
         match understood {
             Some(understood) => Ok(Some(understood)),
             None => Err(self.unfit(key, value, expected)),
@@ -239,7 +261,7 @@ impl Metadata {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         if let Some((kind, count)) = value.elements
             && fits(kind)
-            && let Some(bytes) = self.bytes.get(value.place.clone())
+            && let Some(bytes) = self.bytes.get(value.bytes.clone())
             && let Ok(count) = usize::try_from(count)
         {
             return Ok(Some((count, bytes)));
@@ -247,8 +269,8 @@ impl Metadata {
         Err(self.unfit(key, value, expected))
     }
 
-    fn unfit(&self, key: &str, value: &Value, expected: &str) -> GgufError {
-        let bytes = self.bytes.get(value.place.clone()).unwrap_or_default();
+    fn unfit(&self, key: &str, value: &Place, expected: &str) -> GgufError {
+        let bytes = self.bytes.get(value.bytes.clone()).unwrap_or_default();
         let found = match (value.kind, bytes) {
             (Kind::Bool, [byte]) => format!("a bool of {byte}"),
             (Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64, bytes) if negative(bytes) => "negative".to_owned(),

@@ -7,15 +7,19 @@ mod files;
 mod header;
 mod hyperparameters;
 mod input;
+mod keys;
 mod metadata;
 mod read;
 mod roles;
 mod types;
 mod vocabulary;
+mod write;
 
 pub use self::error::GgufError;
-pub(super) use self::files::files;
+pub(super) use self::files::{files, files_of_folder};
+pub(crate) use self::keys::{keys, split};
 pub(super) use self::read::open;
+pub(crate) use self::write::{Entry, Value, header};
 
 /// What a file begins with.
 const MAGIC: &[u8] = b"GGUF";

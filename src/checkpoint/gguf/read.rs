@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::files::Files;
 use super::header::{self, Header, Tensor};
 use super::roles::{EMBEDDING, Roles, Stored};
-use super::{GgufError, hyperparameters, vocabulary};
+use super::{GgufError, hyperparameters, keys, vocabulary};
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Format, TensorInfo};
 use crate::source::Source;
 
@@ -84,6 +84,7 @@ pub(in crate::checkpoint) fn open(
         layers,
         vocabulary,
         tensors: infos,
+        keys: keys::kept(metadata, tokenizer.is_some()),
     })
 }
 

@@ -34,3 +34,8 @@ const TYPES: [(u32, DType); 22] = [
 pub(super) fn dtype(number: u32) -> Option<DType> {
     TYPES.iter().find(|(known, _)| *known == number).map(|(_, dtype)| *dtype)
 }
+
+/// The number of this type; `None` for those that GGML does not have.
+pub(super) fn number(dtype: DType) -> Option<u32> {
+    TYPES.iter().find(|(_, known)| *known == dtype).map(|(number, _)| *number)
+}

@@ -43,7 +43,7 @@ pub(super) fn vocabulary(metadata: &Metadata, config: &ModelConfig) -> Result<Op
             let found = format!("\"{}\" for token {id}", text.escape_ascii());
             GgufError::value(TOKENS, found, "UTF-8")
         })?;
-        let kind = piece_kind(kind).ok_or_else(|| {
+        let kind = PieceKind::of_number(kind.into()).ok_or_else(|| {
             GgufError::value(KINDS, format!("{} for token {id}", kind.cast_signed()), "1 to 6")
         })?;
         Ok(VocabEntry { text: text.to_owned(), score, kind })
@@ -65,17 +65,4 @@ pub(super) fn vocabulary(metadata: &Metadata, config: &ModelConfig) -> Result<Op
         pad: Some(config.pad),
         unk_surface,
     }))
-}
-
-/// By the number that sentencepiece and GGUF share.
-fn piece_kind(number: u32) -> Option<PieceKind> {
-    Some(match number {
-        1 => PieceKind::Normal,
-        2 => PieceKind::Unknown,
-        3 => PieceKind::Control,
-        4 => PieceKind::UserDefined,
-        5 => PieceKind::Unused,
-        6 => PieceKind::Byte,
-        _ => return None,
-    })
 }

@@ -1,4 +1,5 @@
-//! Products with matrices stored `[outputs, inputs]` in types that must be unpacked: fp8 and all formats of blocks.
+//! Products with matrices stored `[outputs, inputs]` in types that must be unpacked: fp8, with scales or without, and all formats of
+//! blocks.
 //!
 //! A piece of a few outputs' weights at a time is unpacked to f32, stays in the first-level cache, and meets all rows there. Each
 //! output is one dot product in lanes, summed the same way for any number of rows.
@@ -9,6 +10,7 @@ use std::ops::Range;
 use super::unpack::unpack;
 use super::{Out, Rows};
 use crate::backend::cpu::simd::{Job, Simd};
+use crate::quant::Factors;
 use crate::tensor::DType;
 
 /// Inputs of a piece: whole blocks of every type and whole vectors of every instruction set.
@@ -22,6 +24,7 @@ pub(crate) struct Blocks<'a> {
     weights: &'a [u8], // [outputs, inputs] of `dtype`
     dtype: DType,
     inputs: usize,
+    factors: Option<&'a Factors>,
     columns: Range<usize>,
     out: Out<'a>,
 }
@@ -34,11 +37,12 @@ impl<'a> Blocks<'a> {
         weights: &'a [u8],
         dtype: DType,
         inputs: usize,
+        factors: Option<&'a Factors>,
         columns: Range<usize>,
         out: Out<'a>,
     ) -> Self {
         assert!(inputs.is_multiple_of(dtype.block() as usize) && out.has(&columns));
-        Self { x, weights, dtype, inputs, columns, out }
+        Self { x, weights, dtype, inputs, factors, columns, out }
     }
 
     /// Bytes of `inputs` of output `column`.
@@ -149,7 +153,11 @@ impl Job for Blocks<'_> {
             for start in (0..self.inputs).step_by(PIECE) {
                 let inputs = start..self.inputs.min(start + PIECE);
                 for (column, piece) in columns.clone().zip(&mut piece) {
-                    unpack(s, self.dtype, self.bytes(column, &inputs), &mut piece[..inputs.len()]);
+                    let piece = &mut piece[..inputs.len()];
+                    unpack(s, self.dtype, self.bytes(column, &inputs), piece);
+                    if let Some(factors) = self.factors {
+                        factors.apply(column, start, piece);
+                    }
                 }
                 self.add(s, &inputs, &piece, &mut sums);
             }
@@ -187,7 +195,7 @@ mod tests {
                 let x = Rows { data: &x, stride: INPUTS, index: rows };
                 let out_rows = Out::rows(&buffer, 0, OUTPUTS);
                 // SAFETY: nobody else uses the buffer.
-                isa.run(unsafe { Blocks::new(x, &weights, DType::Q4_0, INPUTS, 0..OUTPUTS, out_rows) });
+                isa.run(unsafe { Blocks::new(x, &weights, DType::Q4_0, INPUTS, None, 0..OUTPUTS, out_rows) });
                 out
             };
             let together = product(&[0, 1, 2, 3, 4, 5, 6]);

@@ -26,7 +26,7 @@ const MANY: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) enum Epilogue<'a> {
     /// `out = sum over groups of scale * (sum over the group's inputs)`.
-    Scaled { groups: usize, scales: &'a [u8] }, // bf16 [groups, outputs]
+    Scaled { inputs: usize, scales: &'a [u8] }, // bf16 [groups of as many inputs, outputs]
     /// `out = sum over inputs`.
     Stored,
     /// `out += sum over inputs`.
@@ -58,23 +58,25 @@ impl<'a, E: Element> InOut<'a, E> {
     ) -> Self {
         assert!(super::holds(weights, &[inputs, outputs, E::SIZE]));
         assert!(columns.end <= outputs && columns.len() <= MAX_COLUMNS && out.has(&columns));
-        if let Epilogue::Scaled { groups, scales } = epilogue {
-            assert!(inputs.is_multiple_of(groups) && super::holds(scales, &[groups, outputs, 2]));
+        if let Epilogue::Scaled { inputs: group, scales } = epilogue {
+            assert!(super::holds(scales, &[inputs.div_ceil(group), outputs, 2]));
         }
         Self { x, weights, inputs, outputs, columns, epilogue, out, element: PhantomData }
     }
 
     fn groups(&self) -> usize {
         match self.epilogue {
-            Epilogue::Scaled { groups, .. } => groups,
+            Epilogue::Scaled { inputs, .. } => self.inputs.div_ceil(inputs),
             Epilogue::Stored | Epilogue::Added => 1,
         }
     }
 
     /// Inputs of a row group.
     fn group(&self, group: usize) -> Range<usize> {
-        let len = self.inputs / self.groups();
-        group * len..(group + 1) * len
+        match self.epilogue {
+            Epilogue::Scaled { inputs, .. } => group * inputs..self.inputs.min((group + 1) * inputs),
+            Epilogue::Stored | Epilogue::Added => 0..self.inputs,
+        }
     }
 
     /// A vector of weights: `count` columns of one input, zeros behind them.

@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
+//! | [`plan`] | what a model needs and where it would lie, from headers alone |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
 //! | [`checkpoint`] | files as named, typed views of weights |
 //! | [`quant`] | how stored elements become numbers |
@@ -54,6 +55,7 @@ mod config;
 mod control;
 mod error;
 mod model;
+pub mod plan;
 pub mod quant;
 mod sample;
 mod session;
@@ -70,6 +72,7 @@ pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
 pub use model::{Model, ModelError, ModelOptions};
+pub use plan::{Plan, PlanOptions};
 pub use sample::{Alternative, SampleError, Sampled, Sampler};
 pub use session::{
     Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,

@@ -12,6 +12,7 @@ mod machine;
 mod model;
 mod npy;
 mod output;
+mod plan;
 mod progress;
 mod sampling;
 mod score;
@@ -36,6 +37,7 @@ enum Command {
     Score(score::Args),
     Tokenize(tokenize::Args),
     Inspect(inspect::Args),
+    Plan(plan::Args),
     Devices(devices::Args),
     Bench(bench::Args),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -1,5 +1,4 @@
-//! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`,
-//! `plan`, `backend` and `text`.
+//! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`, `plan`, `backend` and `text`.
 
 mod engine;
 mod error;

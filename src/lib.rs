@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
+//! | [`plan`] | what a model needs and where it would lie, from headers alone |
 //! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
 //! | [`convert`] | one form of model files into another |
 //! | [`checkpoint`] | files as named, typed views of weights |
@@ -56,6 +57,7 @@ mod control;
 pub mod convert;
 mod error;
 mod model;
+pub mod plan;
 pub mod quant;
 mod sample;
 mod session;
@@ -72,6 +74,7 @@ pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
 pub use model::{Model, ModelError, ModelOptions};
+pub use plan::{Plan, PlanOptions};
 pub use sample::{Alternative, SampleError, Sampled, Sampler};
 pub use session::{
     Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,

@@ -48,6 +48,14 @@ impl Head {
     pub fn bytes(&self) -> u64 {
         self.embedding.bytes() + self.norm.data.len() + self.output.as_ref().map_or(0, Matrix::bytes)
     }
+
+    /// Bytes of its weights that one token reads: all of the output projection, and a row of an embedding that is not that too.
+    #[must_use]
+    pub fn bytes_per_token(&self) -> u64 {
+        let row = || self.embedding.bytes() / self.embedding.outputs.max(1) as u64;
+        let matrices = self.output.as_ref().map_or(self.embedding.bytes(), |output| output.bytes() + row());
+        matrices + self.norm.data.len()
+    }
 }
 
 impl Layer {
@@ -59,6 +67,14 @@ impl Layer {
         matrices.iter().map(|matrix| matrix.bytes()).sum::<u64>()
             + norms.iter().map(|norm| norm.data.len()).sum::<u64>()
             + self.expert_bytes()
+    }
+
+    /// Bytes of its weights that one token reads: everything but the experts it is not sent to.
+    #[must_use]
+    pub fn bytes_per_token(&self, selected_experts: usize) -> u64 {
+        let experts = self.gate.len();
+        let skipped = experts.saturating_sub(selected_experts) as u64;
+        self.bytes() - self.expert_bytes() / experts.max(1) as u64 * skipped
     }
 
     /// Bytes of all its experts.

@@ -292,6 +292,46 @@ fn random_weights_take_the_place_of_a_model() {
 }
 
 #[test]
+fn plan_says_what_lies_where_and_how_fast_that_can_be() {
+    let args = "plan --synthetic type=i8 --device 2xh100 --device big:200GiB:1.5TB/s --context 64 --sessions 2 --json";
+    let plan = json(run(&args.split(' ').collect::<Vec<_>>()));
+    assert_eq!((&plan["format"], &plan["bytes"]), (&"synthetic".into(), &318_239_694_848_u64.into()));
+    assert_eq!((&plan["fits"], &plan["left_over_bytes"]), (&true.into(), &0.into()));
+    assert_eq!(
+        plan["shares"][0].to_string(),
+        r#"{"bytes":3221225472,"component":"embedding","dtype":"f32"}"#
+    );
+    assert_eq!((&plan["kv_type"], &plan["kv_bytes_per_session"]), (&"bf16".into(), &(16 << 20).into()));
+    let places = plan["places"].as_array().unwrap();
+    let layers: Vec<_> = places.iter().map(|place| place["layers"].to_string()).collect();
+    assert_eq!(layers, ["[0,15]", "[15,31]", "[31,64]"]);
+    assert_eq!(
+        (&places[2]["memory_bytes"], &places[2]["bandwidth"]),
+        (&(200_u64 << 30).into(), &1_500_000_000_000_u64.into())
+    );
+    assert!(plan["layer_split"]["empty"].as_f64() > plan["layer_split"]["full"].as_f64());
+    assert_eq!(plan["tensor_parallel"], Value::Null);
+
+    // Without devices, what there is here; the bandwidth is not guessed.
+    let plan = json(run(&["plan", TINY, "--json"]));
+    assert_eq!((&plan["places"][0]["host"], &plan["layer_split"]), (&true.into(), &Value::Null));
+    let plan = json(run(&["plan", TINY, "--json", "--measure"]));
+    assert!(plan["layer_split"]["full"].as_f64().unwrap() > 0.0);
+
+    let text = stdout(run(&["plan", "--synthetic", "type=q4_k", "--device", "h200", "--nodes", "2"]));
+    for line in [
+        "\nweights: 177.59 GB\n",
+        "\n  experts   q4_k     173.95 GB\n",
+        "\nnode 0, h200 (141.00 GB, 4800.0 GB/s): embedding, layers 0 to 49; ",
+        "\nbetween nodes: 24.58 kB per token, 1 x 2.0 us at 12.5 GB/s\n",
+        "\nceiling: 101.8 tok/s, ",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(stdout(run(&["plan", "--help"])).contains("\n  mi300x "));
+}
+
+#[test]
 fn devices_names_the_processor_and_what_is_not_built() {
     let report = json(run(&["devices", "--json"]));
     assert!(report["cpu"]["threads"].as_u64().unwrap() >= 1);
@@ -371,6 +411,17 @@ fn an_error_is_one_line_and_an_exit_code() {
         (&["tokenize", "--tokenizer", &fine, "a"], 3, "fine.json"),
         (&["inspect", &missing], 3, "missing does not exist"),
         (&["bench", TINY, "--runs", "0"], 2, "--runs"),
+        (&["plan", &missing], 3, "missing does not exist"),
+        (&["plan", TINY, "--device", "h101"], 2, "\"h101\" is not one of m2-ultra, "),
+        (&["plan", TINY, "--device", "a:80"], 2, "\"80\" is not a size such as 80GB or 1.5TiB"),
+        (&["plan", TINY, "--host", "1GB:1GB"], 2, "\"1GB\" is not a bandwidth such as 800GB/s or 2.5TB/s"),
+        (&["plan", TINY, "--link", "fast"], 2, "\"fast\" is not a bandwidth such as 800GB/s or 2.5TB/s"),
+        (&["plan", TINY, "--nodes", "0"], 2, "--nodes"),
+        (
+            &["plan", TINY, "--device", "h100", "--measure"],
+            2,
+            "the memory of this machine is not in the plan",
+        ),
     ];
     for (args, code, message) in table {
         let output = run(args);

@@ -659,7 +659,7 @@ fn every_file_of_the_oracle_opens_with_its_types_and_shapes() {
 
 #[cfg(unix)]
 #[test]
-fn full_size_grok_1_in_nine_files_opens_at_once() {
+fn full_size_grok_1_in_nine_files_opens_and_is_planned_at_once() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nine-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let config = ModelConfig::grok1();
@@ -681,8 +681,10 @@ fn full_size_grok_1_in_nine_files_opens_at_once() {
     }
     let start = std::time::Instant::now();
     let opened = checkpoint::open(folder.join("grok-00005-of-00009.gguf"), None);
+    let plan = opened.as_ref().map(|opened| opened.plan(&grok1::PlanOptions::new()));
     let elapsed = start.elapsed();
     fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(plan.unwrap().weights / 1_000_000_000, 335);
     let opened = opened.unwrap();
     eprintln!("opened in {elapsed:?}");
     assert_eq!(opened.config, config);

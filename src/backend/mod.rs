@@ -21,6 +21,9 @@ pub(crate) use values::grow;
 /// Positions per KV page.
 pub const PAGE: usize = 64;
 
+/// Rows of a batch unless a model is opened with another number.
+pub(crate) const BATCH_ROWS: usize = 512;
+
 /// How activations are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -406,4 +409,24 @@ pub trait Backend: Send + Sync + 'static {
 #[must_use]
 pub fn page_bytes(config: &ModelConfig, kv: KvType) -> usize {
     config.layers * 2 * PAGE * config.kv_width() * kv.size()
+}
+
+/// Bytes of the activations of a batch of `rows`, as the processor keeps them; other devices need about as much. Saturates.
+#[must_use]
+pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    let size = |size: usize| size as u64;
+    let [query, kv] =
+        [config.heads, config.kv_heads].map(|heads| size(heads).saturating_mul(size(config.head_dim)));
+    // Hidden, normed and branch; queries and attended values; keys and values; angles; router. Then those of each selected expert.
+    let row = [
+        3 * size(config.width),
+        query.saturating_mul(2),
+        kv.saturating_mul(2),
+        size(config.head_dim),
+        size(config.experts),
+    ];
+    let pair = [size(config.ffn_width), size(config.width)];
+    let sum = |sizes: &[u64]| sizes.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
+    let values = sum(&row).saturating_add(sum(&pair).saturating_mul(size(config.selected_experts)));
+    values.saturating_mul(size(rows)).saturating_mul(size_of::<f32>() as u64)
 }

@@ -378,12 +378,8 @@ impl Checkpoint {
     /// output projection as well.
     #[must_use]
     pub fn bytes_per_token(&self) -> u64 {
-        let experts = self.config.experts as u64;
-        let skipped = experts - self.config.selected_experts as u64;
-        let all: u64 = self.layers.iter().map(Layer::expert_bytes).sum();
-        let Head { embedding, output, .. } = &self.head;
-        let rows =
-            output.as_ref().map_or(0, |_| embedding.bytes() - embedding.bytes() / embedding.outputs as u64);
-        self.bytes() - all / experts * skipped - rows
+        let selected = self.config.selected_experts;
+        let layers = self.layers.iter().map(|layer| layer.bytes_per_token(selected));
+        self.head.bytes_per_token() + layers.sum::<u64>()
     }
 }

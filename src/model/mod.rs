@@ -1,4 +1,4 @@
-//! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`, `backend` and `text`.
+//! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`, `plan`, `backend` and `text`.
 
 mod engine;
 mod error;
@@ -14,11 +14,12 @@ use self::engine::Engine;
 use self::kv::KvPool;
 use self::runner::{OneDevice, Runner};
 use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, BackendError, KvType, page_bytes};
+use crate::backend::{BATCH_ROWS, Backend, BackendError, KvType, page_bytes};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
+use crate::plan::{Plan, PlanOptions};
 use crate::text::Tokenizer;
 use crate::threads::{Pool, Threads};
 
@@ -27,8 +28,6 @@ pub use self::error::ModelError;
 pub(crate) use self::kv::KvSequence;
 pub use self::options::ModelOptions;
 
-/// Tokens per batch unless the options say otherwise.
-const BATCH_ROWS: usize = 512;
 const MAX_BATCH_ROWS: usize = 1 << 16;
 
 /// A loaded model. Immutable and shared: a clone is one more reference, and sessions keep their model alive.
@@ -62,6 +61,15 @@ impl Model {
     pub fn open_with(path: impl AsRef<Path>, options: ModelOptions, control: &Control) -> Result<Self> {
         let checkpoint = checkpoint::open(path, options.tokenizer.as_deref())?;
         Self::load(checkpoint, options, control)
+    }
+
+    /// What the model at `path` needs, and where it would lie; reads headers only.
+    ///
+    /// # Errors
+    /// Those of opening it: [`Format`](crate::ErrorKind::Format) if it is no model, [`Resource`](crate::ErrorKind::Resource) if it
+    /// cannot be read.
+    pub fn plan(path: impl AsRef<Path>, options: &PlanOptions) -> Result<Plan> {
+        Ok(checkpoint::open(path, None)?.plan(options))
     }
 
     /// Loads an opened checkpoint on the processor. The tokenizer is the checkpoint's.

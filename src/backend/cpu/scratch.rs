@@ -118,3 +118,22 @@ impl Pairs {
         (0, 0..0, 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::activation_bytes;
+
+    #[test]
+    fn plans_count_the_activations_there_are() {
+        let config = ModelConfig { width: 96, ffn_width: 160, head_dim: 32, ..ModelConfig::grok1() };
+        let mut scratch = Scratch::default();
+        scratch.reserve(&config, 7).unwrap();
+        let Scratch { cos, sin, hidden, normed, query, key, value, attended, branch, .. } = &scratch;
+        let Scratch { probabilities, activated, down, .. } = &scratch;
+        let buffers =
+            [cos, sin, hidden, normed, query, key, value, attended, branch, probabilities, activated, down];
+        let values: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        assert_eq!(activation_bytes(&config, 7), 4 * values as u64);
+    }
+}

@@ -13,6 +13,7 @@ mod machine;
 mod model;
 mod npy;
 mod output;
+mod plan;
 mod progress;
 mod sampling;
 mod score;
@@ -38,6 +39,7 @@ enum Command {
     Tokenize(tokenize::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
+    Plan(plan::Args),
     Devices(devices::Args),
     Bench(bench::Args),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

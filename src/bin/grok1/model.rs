@@ -70,10 +70,7 @@ impl Loading {
                 PrecisionName::Exact => Precision::Exact,
                 PrecisionName::Standard => Precision::Standard,
             })
-            .kv_type(match self.kv_type {
-                KvTypeName::F32 => KvType::F32,
-                KvTypeName::Bf16 => KvType::BF16,
-            })
+            .kv_type(self.kv_type.into())
             .weights(match self.weights {
                 WeightsName::Mapped => WeightStorage::Mapped,
                 WeightsName::Owned => WeightStorage::Owned,
@@ -120,6 +117,15 @@ pub(crate) enum KvTypeName {
     F32,
     #[default]
     Bf16,
+}
+
+impl From<KvTypeName> for KvType {
+    fn from(name: KvTypeName) -> Self {
+        match name {
+            KvTypeName::F32 => Self::F32,
+            KvTypeName::Bf16 => Self::BF16,
+        }
+    }
 }
 
 /// [`WeightStorage`] by name.

@@ -29,6 +29,11 @@ fn pickles_that_are_read_describe_bytes_that_exist() {
 }
 
 #[test]
+fn safetensors_files_that_open_have_the_bytes_of_their_weights() {
+    holds_for_seeds("safetensors", claims::safetensors);
+}
+
+#[test]
 fn sessions_that_are_restored_run_and_save_to_the_same_bytes() {
     holds_for_seeds("session", claims::session);
 }

@@ -494,6 +494,40 @@ fn a_tokenizer_that_is_given_takes_the_place_of_the_vocabulary() {
     assert!(checkpoint.vocabulary.unwrap() == tiny_vocabulary());
 }
 
+#[test]
+fn a_folder_with_the_files_of_one_model_opens_as_that_model() {
+    let (whole, split) = (small().bytes(), small().split(2));
+    let folder = |files: &[(&str, &[u8])]| {
+        let mut folder = MemoryFolder::default();
+        folder.insert("README.md", *b"# A model");
+        files.iter().for_each(|(name, bytes)| folder.insert(*name, *bytes));
+        checkpoint::open_folder(&folder, None, None).map_err(|error| grok1::Error::from(error).chain())
+    };
+    let (first, second) = (split[0].bytes(), split[1].bytes());
+    let models: [&[(&str, &[u8])]; 4] = [
+        &[("x.gguf", &whole)],
+        &[("x-00001-of-00002.gguf", &first), ("x-00002-of-00002.gguf", &second)],
+        &[("x.gguf.part1of2", &whole[..99]), ("x.gguf.part2of2", &whole[99..])],
+        &[
+            ("x.gguf.part1of3", &whole[..9]),
+            ("x.gguf.part2of3", &whole[9..99]),
+            ("x.gguf.part3of3", &whole[99..]),
+        ],
+    ];
+    for files in models {
+        assert_eq!(folder(files).unwrap().config, config());
+    }
+    assert_eq!(
+        folder(&[("x.gguf", &whole), ("y.gguf", &whole)]).unwrap_err(),
+        "memory: found x.gguf and y.gguf, expected one model, or the path of one"
+    );
+    assert_eq!(
+        folder(&[("x.gguf", b"not a model")]).unwrap_err(),
+        "memory is not a checkpoint: found a folder without them, expected a GGUF or safetensors file, or a folder \
+         with either or with files tensor00000_000 to tensorNNNNN_000"
+    );
+}
+
 /// The values of an int8 or f32 matrix, as `[outputs, inputs]`.
 fn dequantised(matrix: &Matrix) -> Vec<f32> {
     let Matrix { inputs, outputs, data, .. } = matrix;

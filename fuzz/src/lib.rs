@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use grok1::checkpoint::pickle::{self, Content};
 use grok1::checkpoint::{self, sentencepiece};
 use grok1::{
-    Control, Matrix, MemoryFolder, MemorySource, Model, ModelConfig, ModelOptions, PieceKind, Sampler,
-    Session, SessionOptions, TextStream, Tokenizer,
+    Checkpoint, Control, Matrix, MemoryFolder, MemorySource, Model, ModelConfig, ModelOptions, PieceKind,
+    Sampler, Session, SessionOptions, TextStream, Tokenizer,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -28,17 +28,53 @@ pub fn gguf(bytes: &[u8]) -> bool {
     let mut folder = MemoryFolder::default();
     folder.insert("model.gguf", bytes);
     let Ok(opened) = checkpoint::open_file(&folder, "model.gguf", None) else { return false };
-    assert_eq!(opened.config.clone().validate().as_ref().ok(), Some(&opened.config));
-    for tensor in &opened.tensors {
-        assert_eq!(tensor.dtype.bytes_of(tensor.shape.iter().product()), Some(tensor.bytes));
-    }
+    assert_sound(&opened);
     let stored: u64 = opened.tensors.iter().map(|tensor| tensor.bytes).sum();
     assert!(stored == opened.bytes() && stored < bytes.len() as u64);
+    if let Some(Ok(tokenizer)) = opened.vocabulary.map(Tokenizer::new) {
+        assert!(tokenizer.encode("a text").iter().all(|&id| (id as usize) < tokenizer.len()));
+    }
+    true
+}
 
+/// A safetensors file that opens has valid hyperparameters, and each of its tensors and weights has the bytes that its type and shape
+/// ask for, all of them different bytes of the file. Tells whether it opened.
+///
+/// The first line is its `config.json`, the second its index if it is not empty, and the rest the file.
+pub fn safetensors(bytes: &[u8]) -> bool {
+    let mut parts = bytes.splitn(3, |&byte| byte == b'\n');
+    let (Some(config), Some(index), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let mut folder = MemoryFolder::default();
+    folder.insert("config.json", config);
+    folder.insert("model.safetensors", file);
+    if !index.is_empty() {
+        folder.insert("model.safetensors.index.json", index);
+    }
+    let Ok(opened) = checkpoint::open_folder(&folder, None, None) else { return false };
+    assert_sound(&opened);
+    // An output projection that is tied may be stored as well.
+    let stored: u64 = opened.tensors.iter().map(|tensor| tensor.bytes).sum();
+    assert!(opened.bytes() <= stored && stored < file.len() as u64);
+    true
+}
+
+/// Hyperparameters are valid, and tensors and weights have their bytes.
+fn assert_sound(opened: &Checkpoint) {
+    assert_eq!(opened.config.clone().validate().as_ref().ok(), Some(&opened.config));
+    for tensor in &opened.tensors {
+        let elements = tensor.dtype.bytes_of(tensor.shape.iter().product());
+        assert!(elements == Some(tensor.bytes) || tensor.scales.is_some() && elements < Some(tensor.bytes));
+    }
     let check = |matrix: &Matrix| {
-        let elements = matrix.inputs as u64 * matrix.outputs as u64;
-        assert_eq!(matrix.dtype.bytes_of(elements), Some(matrix.data.len()));
-        assert!(matrix.data.slice().is_ok_and(|shown| shown.is_some()));
+        let Matrix { inputs, outputs, dtype, data, scales, .. } = matrix;
+        assert_eq!(dtype.bytes_of(*inputs as u64 * *outputs as u64), Some(data.len()));
+        assert!(data.slice().is_ok_and(|shown| shown.is_some()));
+        if let Some(scales) = scales {
+            let count: usize = scales.counts(*inputs, *outputs).into_iter().product();
+            assert_eq!(scales.dtype.bytes_of(count as u64), Some(scales.data.len()));
+        }
     };
     check(&opened.head.embedding);
     opened.head.output.iter().for_each(check);
@@ -46,10 +82,6 @@ pub fn gguf(bytes: &[u8]) -> bool {
         let alone = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.router];
         alone.into_iter().chain(&layer.gate).chain(&layer.up).chain(&layer.down).for_each(check);
     }
-    if let Some(Ok(tokenizer)) = opened.vocabulary.map(Tokenizer::new) {
-        assert!(tokenizer.encode("a text").iter().all(|&id| (id as usize) < tokenizer.len()));
-    }
-    true
 }
 
 /// The arrays that are read from a pickle lie inside the file and have the length of their shapes. Tells whether any were read.

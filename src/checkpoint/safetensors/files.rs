@@ -83,9 +83,10 @@ impl<'a> Files<'a> {
     }
 
     fn indexed(folder: &'a dyn Folder, name: &str, location: String) -> Result<Self, CheckpointError> {
-        let path = file_in(folder, name);
-        let source =
-            folder.open(name).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+        let source = folder
+            .open(name)
+            .map_err(|source| CheckpointError::Read { path: file_in(folder, name), source })?;
+        let path = source.name();
         let index =
             index(&*source).map_err(|source| CheckpointError::Safetensors { file: path.clone(), source })?;
         let names = index.values().cloned().collect();

@@ -234,6 +234,17 @@ fn zeros_stay_zeros() {
     }
 }
 
+#[test]
+fn scales_too_small_for_all_digits_of_f16_cost_little() {
+    for dtype in quantised().filter(|dtype| dtype.block() > 1) {
+        let [usual, small] = [0.02, 1e-5].map(|size| {
+            let values = gaussian(1 << 14, size);
+            relative_error(&values, &round_trip(dtype, &values))
+        });
+        assert!(small <= 1.3 * usual, "{dtype}: {small}, usually {usual}");
+    }
+}
+
 /// The error of each block, relative to its values; what is not finite counts as infinite.
 fn worst_block(dtype: DType, values: &[f32]) -> f64 {
     let found = round_trip(dtype, values);

@@ -77,7 +77,7 @@ pub fn quantise(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), Quan
             Err(QuantError::TooLarge { dtype, index, found: values[index], limit })
         }
         Some(index) => Err(QuantError::NotFinite { index, found: values[index] }),
-        None => Ok(()),
+        None => Err(QuantError::NoQuantiser { dtype }),
     }
 }
 
@@ -114,7 +114,8 @@ macro_rules! together {
     }};
 }
 
-/// Packs whole blocks, compiled for the instructions of its caller; `false` if a value is beyond `limit` or not a number.
+/// Packs whole blocks, compiled for the instructions of its caller; `false` if a value is beyond `limit` or not a number, or if
+/// there is no quantiser.
 #[inline(always)]
 fn pack(dtype: DType, limit: f32, values: &[f32], out: &mut [u8]) -> bool {
     let bytes = PIECE / dtype.block() as usize * dtype.block_bytes() as usize;

@@ -3,6 +3,7 @@
 mod forms;
 #[cfg(all(feature = "cli", unix))]
 mod interruption;
+mod perplexity;
 mod refusal;
 mod resumption;
 

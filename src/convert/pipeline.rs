@@ -24,6 +24,9 @@ const PIECE: usize = 256 << 20;
 /// Elements that a thread turns at once, unless a single row has more.
 const SLAB: usize = 1 << 20;
 
+/// Outputs whose int8 weights share lines of the cache.
+const LINE: usize = 32;
+
 /// What becomes of the bytes that are made.
 pub(super) trait Sink: Sync {
     /// Takes `bytes`, which belong at `offset` of file `file`. Called from any thread, in any order.
@@ -191,6 +194,8 @@ fn turn(
 ) -> Result<Int8Fidelity> {
     let outputs = &loaded.outputs;
     let rows = (SLAB / loaded.matrix.inputs).max(1);
+    // Whole lines of the cache where outputs lie together.
+    let rows = if rows > LINE { rows - rows % LINE } else { rows };
     let state = Mutex::new((Int8Fidelity::default(), None::<Error>));
     let slab = |index: usize| {
         let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use super::ConvertError;
 use crate::quant::{self, Factors};
 use crate::tensor::{DType, Layout, Matrix};
 
-/// Inputs and outputs that are turned round at once: two such tiles stay in the nearest cache.
+/// Outputs that are turned round at once, with some inputs: the bytes of int8 in a line of the cache.
 const TILE: usize = 64;
 
 /// Some outputs of a matrix, in memory.
@@ -117,22 +117,32 @@ impl Loaded<'_> {
         let values = &mut scratch.values;
         values.resize(inputs * outputs.len(), 0.0);
         match layout {
-            Layout::OutIn => self.dequantise(dtype, self.rows_as_stored(outputs.clone()), values)?,
-            Layout::InOut => self.turn(outputs.clone(), values)?,
-        }
-        if let Some(factors) = self.factors {
-            for (output, row) in outputs.clone().zip(values.chunks_exact_mut(inputs)) {
-                factors.apply(output, 0, row);
+            Layout::OutIn => {
+                self.dequantise(dtype, self.rows_as_stored(outputs.clone()), values)?;
+                for (output, row) in outputs.clone().zip(values.chunks_exact_mut(inputs)) {
+                    self.scale(output, 0, row);
+                }
             }
+            Layout::InOut => match dtype.block_bytes() {
+                1 => self.turn::<1>(outputs.clone(), values)?,
+                2 => self.turn::<2>(outputs.clone(), values)?,
+                _ => self.turn::<4>(outputs.clone(), values)?,
+            },
         }
-        let is_finite = |row: &[f32]| row.iter().all(|x| x.is_finite());
-        match outputs.zip(values.chunks_exact(inputs)).find(|(_, row)| !is_finite(row)) {
+        match outputs.zip(values.chunks_exact(inputs)).find(|(_, row)| !are_finite(row)) {
             None => Ok(()),
             Some((output, row)) => {
                 let input = row.iter().position(|x| !x.is_finite()).unwrap_or(0);
                 let (tensor, found) = (self.matrix.name.clone(), row[input]);
                 Err(ConvertError::NotFinite { tensor, output, input, found })
             }
+        }
+    }
+
+    /// Multiplies weights of `output`, from `input` on, with the scales that stand beside them.
+    fn scale(&self, output: usize, input: usize, weights: &mut [f32]) {
+        if let Some(factors) = self.factors {
+            factors.apply(output, input, weights);
         }
     }
 
@@ -143,26 +153,30 @@ impl Loaded<'_> {
         &self.data[place(outputs.start)..place(outputs.end)]
     }
 
-    /// Dequantises and transposes, tile by tile.
-    fn turn(&self, outputs: Range<usize>, values: &mut [f32]) -> Result<(), ConvertError> {
-        let Matrix { inputs, dtype, .. } = *self.matrix;
-        let size = dtype.block_bytes() as usize;
-        let mut tile = [[0.0; TILE]; TILE]; // [inputs, outputs]
+    /// Turns elements of `N` bytes round, tile by tile, and dequantises them.
+    fn turn<const N: usize>(&self, outputs: Range<usize>, values: &mut [f32]) -> Result<(), ConvertError> {
+        let inputs = self.matrix.inputs;
+        let (stored, _) = self.data.as_chunks::<N>();
+        // Fetched before it is turned: a row lies far from the next, and copies wait for many of them at once.
+        let mut tile = [[[0; N]; TILE]; 2 * TILE]; // [inputs, outputs]
+        let mut turned = [[[0; N]; 2 * TILE]; TILE]; // [outputs, inputs]
         for first in outputs.clone().step_by(TILE) {
             let columns = first..outputs.end.min(first + TILE);
-            for start in (0..inputs).step_by(TILE) {
-                let rows = start..inputs.min(start + TILE);
+            for start in (0..inputs).step_by(2 * TILE) {
+                let rows = start..inputs.min(start + 2 * TILE);
                 for (input, tile) in rows.clone().zip(&mut tile) {
-                    let place =
-                        |output: usize| (input * self.outputs.len() + output - self.outputs.start) * size;
-                    let stored = &self.data[place(columns.start)..place(columns.end)];
-                    self.dequantise(dtype, stored, &mut tile[..columns.len()])?;
+                    let place = |output: usize| input * self.outputs.len() + output - self.outputs.start;
+                    tile[..columns.len()].copy_from_slice(&stored[place(columns.start)..place(columns.end)]);
                 }
-                for (column, output) in columns.clone().enumerate() {
-                    let row = &mut values[(output - outputs.start) * inputs..][rows.clone()];
-                    for (x, tile) in row.iter_mut().zip(&tile) {
-                        *x = tile[column];
+                for (i, tile) in tile.iter().enumerate() {
+                    for (element, column) in tile.iter().zip(&mut turned) {
+                        column[i] = *element;
                     }
+                }
+                for (output, column) in columns.clone().zip(&turned) {
+                    let row = &mut values[(output - outputs.start) * inputs..][rows.clone()];
+                    self.dequantise(self.matrix.dtype, column[..rows.len()].as_flattened(), row)?;
+                    self.scale(output, start, row);
                 }
             }
         }
@@ -222,6 +236,11 @@ impl Loaded<'_> {
         }
         Ok(fidelity)
     }
+}
+
+/// Whether no weight is infinite or not a number. Looks at all of them, so that it looks at many at a time.
+fn are_finite(weights: &[f32]) -> bool {
+    weights.iter().fold(true, |all, x| all & x.is_finite())
 }
 
 /// Weights and bytes of a Q8_0 block.

@@ -44,6 +44,7 @@ TYPES = {
     "q3_k": 0.17,
     "q3_k_m": 0.17,
     "q2_k": 0.32,
+    "q2_k_pure": 0.32,
 }
 
 # How far llama.cpp's logits may be from ours on the same file: it rounds activations to int8 where weights are quantised.

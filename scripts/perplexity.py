@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TYPES = """f32 f16 bf16 q8_0 q6_k q5_1 q5_k_m q5_k q5_0 q4_k_m q4_1 q4_k q4_0 iq4_nl iq4_xs q3_k_m q3_k q2_k""".split()
+TYPES = """f32 f16 bf16 q8_0 q6_k q5_1 q5_k_m q5_k q5_0 q4_k_m q4_1 q4_k q4_0 iq4_nl iq4_xs q3_k_m q3_k q2_k q2_k_pure""".split()
 
 
 def windows(path):
@@ -33,6 +33,7 @@ def windows(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grok1", default=ROOT / "target/release/grok1", type=pathlib.Path)
+    parser.add_argument("--types", nargs="*", default=TYPES)
     parser.add_argument("--oracle", default=ROOT / "../shared/oracle", type=pathlib.Path)
     args = parser.parse_args()
     texts = windows(args.oracle / "goldens/perplexity.safetensors")
@@ -53,7 +54,7 @@ def main():
         print("| type | bits per weight | perplexity | log-likelihood lost per token |\n|---|---|---|---|")
         print(f"| ckpt-0 | | {math.exp(truth):.3f} | |")
         weights = None
-        for kind in TYPES:
+        for kind in args.types:
             path = folder / f"{kind}.gguf"
             subprocess.run([args.grok1, "convert", ROOT / "assets/tiny", path, "--type", kind], check=True, capture_output=True)
             inspect = subprocess.run([args.grok1, "inspect", path, "--json"], check=True, capture_output=True)

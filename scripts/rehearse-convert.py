@@ -3,9 +3,9 @@
 
     scripts/rehearse-convert.py [--grok1 PATH] [--folder PATH] [--layers N]
 
-Times, each by itself: writing a file of the output's size (the disk's limit), quantising in memory (the processor's, from
-`cargo bench --bench speed -- quantise`, which is not run here), and the conversion with its peak of memory. The input is random
-int8 in the release's layout, made while it is read, or a file of bf16 that was made of it. Needs Python 3, 13 GB of disk for each
+Times the conversion, with its peak of memory, and in turns writing a file of the output's size, which is the disk's limit. The
+processor's is what `cargo bench --bench speed -- quantise` tells, times the number of cores. The input is random int8 in the
+release's layout, made while it is read, or a file of bf16 that was made of it. Needs Python 3, 13 GB of disk for each
 layer, and time.
 """
 

@@ -3,7 +3,7 @@
 //! Readers of formats check this with better words, naming files; this is for checkpoints that a host has changed.
 
 use super::{Checkpoint, CheckpointError};
-use crate::tensor::{Matrix, Scales, Vector};
+use crate::tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 use crate::weights::Layer;
 
 impl Checkpoint {
@@ -51,17 +51,38 @@ impl Checkpoint {
     }
 
     fn vector(&self, vector: &Vector, len: usize) -> Result<(), CheckpointError> {
-        self.shape(&vector.name, vector.len == len, format!("[{}]", vector.len), format!("[{len}]"))
+        self.shape(&vector.name, vector.len == len, format!("[{}]", vector.len), format!("[{len}]"))?;
+        self.elements(&vector.name, vector.dtype, [len, 1], &vector.data)
     }
 
     fn matrix(&self, matrix: &Matrix, [inputs, outputs]: [usize; 2]) -> Result<(), CheckpointError> {
         let fits = matrix.inputs == inputs && matrix.outputs == outputs;
         let found = format!("{} to {}", matrix.inputs, matrix.outputs);
         self.shape(&matrix.name, fits, found, format!("{inputs} to {outputs}"))?;
+        let axes = match matrix.layout {
+            Layout::OutIn => [inputs, outputs],
+            Layout::InOut => [outputs, inputs],
+        };
+        self.elements(&matrix.name, matrix.dtype, axes, &matrix.data)?;
         match &matrix.scales {
             None => Ok(()),
             Some(scales) => self.scales(matrix, scales),
         }
+    }
+
+    /// `axes`, the fastest first, of whole blocks.
+    fn elements(
+        &self,
+        tensor: &str,
+        dtype: DType,
+        axes: [usize; 2],
+        data: &Blob,
+    ) -> Result<(), CheckpointError> {
+        let [fast, slow] = axes.map(|axis| axis as u64);
+        let expected = dtype.bytes_of(fast).and_then(|row| row.checked_mul(slow));
+        let found = format!("{} bytes of {dtype}", data.len());
+        let shape = format!("as many as {slow} rows of {fast} have");
+        self.shape(tensor, expected == Some(data.len()), found, shape)
     }
 
     fn scales(&self, matrix: &Matrix, scales: &Scales) -> Result<(), CheckpointError> {

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use crate::error::{Classify, ErrorKind};
 use crate::quant::QuantError;
+use crate::tensor::DType;
 
 /// An error of this room.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,12 @@ pub enum ConvertError {
     Name {
         /// What was given.
         path: String,
+    },
+    /// The name is that of one file of a set, which the output would not be.
+    #[error("{name} names a file of a set: leave out the numbers")]
+    OfASet {
+        /// The name.
+        name: String,
     },
     /// The tokenizer is not the model's.
     #[error("the tokenizer has {found} tokens, expected the model's {expected}")]
@@ -68,6 +76,14 @@ pub enum ConvertError {
         /// The folder.
         path: String,
     },
+    /// Another conversion to the same output was interrupted; its work would be lost.
+    #[error(
+        "{path} is left over from another conversion, which was interrupted: repeat that one, or remove it"
+    )]
+    Leftover {
+        /// The folder it worked in.
+        path: String,
+    },
     /// Another conversion works on the same output.
     #[error("another conversion is writing to {path}")]
     Busy {
@@ -84,11 +100,11 @@ pub enum ConvertError {
         /// Bytes that are free.
         free: u64,
     },
-    /// A tensor could not be read.
-    #[error("cannot read {tensor}")]
+    /// A tensor or a file could not be read.
+    #[error("cannot read {name}")]
     Read {
         /// Its name.
-        tensor: String,
+        name: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -124,14 +140,42 @@ pub enum ConvertError {
         /// The scale.
         found: f32,
     },
-    /// A weight does not fit into its type.
-    #[error("cannot write {tensor}")]
-    Quantise {
+    /// A weight is too large for its type.
+    #[error(
+        "{tensor}: the weight of output {output} and input {input} is {found}, expected at most {limit} in {dtype}"
+    )]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// The weight's row.
+        output: usize,
+        /// Its place in the row.
+        input: usize,
+        /// Its value.
+        found: f32,
+        /// The type.
+        dtype: DType,
+        /// The largest magnitude that the type has.
+        limit: f32,
+    },
+    /// The bytes of a tensor are not its elements.
+    #[error("cannot convert {tensor}")]
+    Elements {
         /// The tensor.
         tensor: String,
         /// Why.
         #[source]
         source: QuantError,
+    },
+    /// The rows of a tensor are not whole blocks of its type.
+    #[error("{tensor}: rows of {row} weights, expected whole blocks of {dtype}")]
+    Rows {
+        /// The tensor.
+        tensor: String,
+        /// Weights of a row.
+        row: u64,
+        /// The type.
+        dtype: DType,
     },
     /// A file is not what the input makes.
     #[error("{path} differs at byte {offset} from what the input makes")]
@@ -160,6 +204,8 @@ pub enum Unwritable {
     OutputCap,
     /// Gates divided by their sum.
     RenormalisedGates,
+    /// Attention scores without a soft cap: other programs divide by the one that they read.
+    NoAttentionCap,
 }
 
 impl fmt::Display for Unwritable {
@@ -168,7 +214,26 @@ impl fmt::Display for Unwritable {
             Self::RouterCap => "a soft cap of router logits",
             Self::OutputCap => "a soft cap of logits",
             Self::RenormalisedGates => "gates divided by their sum",
+            Self::NoAttentionCap => "attention without a soft cap",
         })
+    }
+}
+
+impl ConvertError {
+    pub(super) fn exists(path: &Path) -> Self {
+        Self::Exists { path: path.display().to_string() }
+    }
+
+    /// What `source` says of weights of `tensor` that begin with output `first`, in rows of `inputs`.
+    pub(super) fn of_weights(tensor: &str, first: usize, inputs: usize, source: QuantError) -> Self {
+        let tensor = tensor.to_owned();
+        match source {
+            QuantError::TooLarge { dtype, index, found, limit } => {
+                let (output, input) = (first + index / inputs, index % inputs);
+                Self::TooLarge { tensor, output, input, found, dtype, limit }
+            }
+            source => Self::Elements { tensor, source },
+        }
     }
 }
 
@@ -179,20 +244,26 @@ impl Classify for ConvertError {
             | Self::Exception { .. }
             | Self::Pattern { .. }
             | Self::Name { .. }
+            | Self::OfASet { .. }
             | Self::Vocabulary { .. }
             | Self::TooManyFiles { .. }
             | Self::Unwritable { .. }
             | Self::Exists { .. }
-            | Self::Occupied { .. } => ErrorKind::Argument,
-            Self::NotFinite { .. } | Self::Scale { .. } | Self::Quantise { .. } | Self::Differs { .. } => {
-                ErrorKind::Format
+            | Self::Occupied { .. }
+            | Self::Leftover { .. } => ErrorKind::Argument,
+            Self::NotFinite { .. }
+            | Self::Scale { .. }
+            | Self::TooLarge { .. }
+            | Self::Elements { .. }
+            | Self::Rows { .. }
+            | Self::Differs { .. } => ErrorKind::Format,
+            Self::Read { source, .. } => match source.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => ErrorKind::Format,
+                _ => ErrorKind::Resource,
+            },
+            Self::Write { .. } | Self::Space { .. } | Self::Busy { .. } | Self::Threads { .. } => {
+                ErrorKind::Resource
             }
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => ErrorKind::Format,
-            Self::Read { .. }
-            | Self::Write { .. }
-            | Self::Space { .. }
-            | Self::Busy { .. }
-            | Self::Threads { .. } => ErrorKind::Resource,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A model as GGUF: names, types and files. Uses `recipe`, `roles` and `checkpoint`.
 
+use super::ConvertError;
 use super::output::{self, File, Output, Tensor};
 use super::recipe::Recipe;
 use super::roles::{self, Role, Weight};
-use super::{ConvertError, Unwritable};
 use crate::checkpoint::{Checkpoint, gguf};
 
 /// The files of `checkpoint` by `recipe`, called after `name`, each of at most `max` bytes of tensors.
@@ -13,42 +13,11 @@ pub(super) fn output(
     name: &str,
     max: Option<u64>,
 ) -> Result<Output, ConvertError> {
-    let config = &checkpoint.config;
-    // Readers never apply these keys, so that the file would be another model.
-    for (there, what) in [
-        (config.router_cap.is_some(), Unwritable::RouterCap),
-        (config.renormalise_gates, Unwritable::RenormalisedGates),
-    ] {
-        if there {
-            return Err(ConvertError::Unwritable { what, format: "GGUF" });
-        }
+    output::refuse_unwritable(&checkpoint.config, "GGUF")?;
+    if gguf::is_of_a_set(name) {
+        return Err(ConvertError::OfASet { name: name.to_owned() });
     }
-    let weights = roles::weights(checkpoint);
-    let tied = checkpoint.head.output.is_none();
-    let mut tensors = Vec::with_capacity(weights.len());
-    let mut free_names = Vec::new();
-    for Weight { role, layer, matrices } in weights {
-        let name = tensor_name(role, layer);
-        let Some(first) = matrices.first() else { continue };
-        let (inputs, outputs) = (first.inputs, first.outputs);
-        // What is the output projection as well is as sensitive as one.
-        let weighs = if role == Role::Embedding && tied { Role::Output } else { role };
-        let dtype = recipe.dtype(weighs, &name, [layer.unwrap_or(0), config.layers], inputs);
-        if !role.stays_f32() {
-            free_names.push(name.clone());
-        }
-        let [inputs, outputs, experts] = [inputs as u64, outputs as u64, matrices.len() as u64];
-        let shape = match role {
-            Role::Gate | Role::Up | Role::Down => vec![experts, outputs, inputs],
-            _ if outputs == 1 && role.stays_f32() && role != Role::Router => vec![inputs],
-            _ => vec![outputs, inputs],
-        };
-        tensors.extend(Tensor::new(name, dtype, shape, matrices));
-    }
-    if let Some(pattern) = recipe.idle_exception(free_names.iter().map(String::as_str)) {
-        return Err(ConvertError::Pattern { found: pattern.to_owned() });
-    }
-
+    let mut tensors = tensors(checkpoint, recipe)?;
     let ranges = output::cut(tensors.iter().map(Tensor::bytes), max);
     let (total, count) = (tensors.len(), ranges.len());
     let too_many = || ConvertError::TooManyFiles { found: count };
@@ -75,6 +44,35 @@ pub(super) fn output(
         files.push(File { name: file_name(name, number, count), header, len });
     }
     Ok(Output { files, tensors, companions: Vec::new(), is_folder: false })
+}
+
+/// The tensors of `checkpoint` by `recipe`, in the order in which they are used.
+fn tensors(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Vec<Tensor>, ConvertError> {
+    let is_tied = checkpoint.head.output.is_none();
+    let layers = checkpoint.config.layers;
+    let mut tensors = Vec::new();
+    let mut changeable = Vec::new();
+    for Weight { role, layer, matrices } in roles::weights(checkpoint) {
+        let name = tensor_name(role, layer);
+        let [inputs, outputs] = matrices.first().map_or([0; 2], |first| [first.inputs, first.outputs]);
+        // What is the output projection as well is as sensitive as one.
+        let counts_as = if role == Role::Embedding && is_tied { Role::Output } else { role };
+        let dtype = recipe.dtype(counts_as, &name, [layer.unwrap_or(0), layers], inputs);
+        if !role.stays_f32() {
+            changeable.push(name.clone());
+        }
+        let [inputs, outputs, experts] = [inputs as u64, outputs as u64, matrices.len() as u64];
+        let shape = match role {
+            Role::Gate | Role::Up | Role::Down => vec![experts, outputs, inputs],
+            _ if role.is_norm() => vec![inputs],
+            _ => vec![outputs, inputs],
+        };
+        tensors.push(Tensor::new(name, dtype, shape, matrices)?);
+    }
+    match recipe.idle_exception(changeable.iter().map(String::as_str)) {
+        Some(pattern) => Err(ConvertError::Pattern { found: pattern.to_owned() }),
+        None => Ok(tensors),
+    }
 }
 
 /// What file `number`, from 0, of `count` is called: `model-00002-of-00009.gguf`, as gguf-split has it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::ConvertError;
@@ -39,6 +39,11 @@ impl Content {
     /// Nothing is done.
     pub(super) fn new(id: String) -> Self {
         Self { id, done: BTreeMap::new(), is_whole: false }
+    }
+
+    /// Whether there is anything that would be lost without it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.is_whole || !self.done.is_empty()
     }
 
     /// `None` if the text is of no journal. A line that was cut off counts as not written.
@@ -79,6 +84,8 @@ impl Journal {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(ConvertError::Busy { path: name() }),
+            // Not every file system has locks; then nobody keeps two conversions apart.
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(write_error(source)),
         }
         let mut bytes = Vec::new();
@@ -96,21 +103,10 @@ impl Journal {
         Ok((Self { file, path }, content))
     }
 
-    /// Forgets everything, files included, and begins the work `id`.
-    pub(super) fn restart(&mut self, folder: &Path, id: &str) -> Result<(), ConvertError> {
-        let write_error = |source| write_error(folder, source);
-        // Files first: one that is left would pass for one that this work has made.
-        for entry in fs::read_dir(folder).map_err(write_error)? {
-            let entry = entry.map_err(write_error)?;
-            if entry.file_name() == NAME {
-                continue;
-            }
-            let is_folder = entry.file_type().map_err(write_error)?.is_dir();
-            let path = entry.path();
-            let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.map_err(write_error)?;
-        }
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(write_error)?;
+    /// Forgets everything and begins the work `id`.
+    pub(super) fn restart(&mut self, id: &str) -> Result<(), ConvertError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.map_err(|source| write_error(&self.path, source))?;
         self.append(&format!("{START}{id}\n"))
     }
 

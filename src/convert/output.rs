@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::{ConvertError, Unwritable};
+use crate::config::ModelConfig;
 use crate::tensor::{DType, Matrix};
 
 /// A tensor to be made of one matrix or of several, one after the other.
@@ -19,10 +21,18 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
-    /// With no place yet; `None` if its rows are not whole blocks.
-    pub(super) fn new(name: String, dtype: DType, shape: Vec<u64>, matrices: Vec<Matrix>) -> Option<Self> {
-        let row_bytes = dtype.bytes_of(*shape.last()?)?;
-        Some(Self { name, dtype, shape, matrices, row_bytes, file: 0, start: 0 })
+    /// At the start of the first file, until it is placed.
+    pub(super) fn new(
+        name: String,
+        dtype: DType,
+        shape: Vec<u64>,
+        matrices: Vec<Matrix>,
+    ) -> Result<Self, ConvertError> {
+        let row = shape.last().copied().unwrap_or(1);
+        match dtype.bytes_of(row) {
+            Some(row_bytes) => Ok(Self { name, dtype, shape, matrices, row_bytes, file: 0, start: 0 }),
+            None => Err(ConvertError::Rows { tensor: name, row, dtype }),
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -49,6 +59,20 @@ pub(super) struct Output {
     pub(super) companions: Vec<(&'static str, Vec<u8>)>,
     /// Whether it is a folder of its own, or files in one that is there.
     pub(super) is_folder: bool,
+}
+
+/// Refuses hyperparameters that readers of `format` do not know or would not apply: the files would be another model.
+pub(super) fn refuse_unwritable(config: &ModelConfig, format: &'static str) -> Result<(), ConvertError> {
+    for (there, what) in [
+        (config.router_cap.is_some(), Unwritable::RouterCap),
+        (config.renormalise_gates, Unwritable::RenormalisedGates),
+        (config.attention_cap.is_none(), Unwritable::NoAttentionCap),
+    ] {
+        if there {
+            return Err(ConvertError::Unwritable { what, format });
+        }
+    }
+    Ok(())
 }
 
 /// Cuts tensors of these sizes into files of at most `max` bytes of data each. A tensor that is larger gets a file of its own.

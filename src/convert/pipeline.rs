@@ -68,7 +68,7 @@ pub(super) fn run(
     pool: &dyn Pool,
     sink: &dyn Sink,
     control: &Control,
-    done: &mut dyn FnMut(usize, Int8Fidelity),
+    done: &mut dyn FnMut(usize, Int8Fidelity) -> Result<()>,
 ) -> Result<()> {
     let total = output.tensors.iter().map(Tensor::bytes).sum();
     let left: u64 = wanted.iter().map(|&number| output.tensors[number].bytes()).sum();
@@ -109,7 +109,7 @@ pub(super) fn run(
             // Gone if the reader has read everything.
             let _ = empty_sender.send(data);
             if piece.is_last {
-                done(piece.tensor, std::mem::take(&mut fidelity));
+                done(piece.tensor, std::mem::take(&mut fidelity))?;
             }
             control.report(task, written, total);
         }
@@ -164,7 +164,7 @@ fn read<'a>(piece: Piece<'a>, mut buffer: Vec<u8>, control: &Control) -> Result<
             fill(matrix, &scales.data, 0, &mut stored, control)?;
             let mut numbers = vec![0.0; stored.len() / scales.dtype.block_bytes() as usize];
             quant::dequantise(scales.dtype, &stored, &mut numbers)
-                .map_err(|source| ConvertError::Quantise { tensor: matrix.name.clone(), source })?;
+                .map_err(|source| ConvertError::Elements { tensor: matrix.name.clone(), source })?;
             Some(Factors::new(matrix, scales, numbers))
         }
     };
@@ -177,7 +177,7 @@ fn fill(matrix: &Matrix, blob: &Blob, offset: u64, out: &mut [u8], control: &Con
     for (part, out) in (0..).zip(out.chunks_mut(PART)) {
         control.check()?;
         blob.read_at(offset + part * PART as u64, out)
-            .map_err(|source| ConvertError::Read { tensor: matrix.name.clone(), source })?;
+            .map_err(|source| ConvertError::Read { name: matrix.name.clone(), source })?;
     }
     Ok(())
 }

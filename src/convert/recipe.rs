@@ -15,8 +15,8 @@ use crate::tensor::DType;
 /// | `q5_k_m` | q5_k | q8_0 | q5_k | q5_k | q6_k in half of the layers, else q5_k | q5_k, q6_k |
 ///
 /// The mixes are those that llama.cpp makes of a model with eight experts. "Half of the layers" are the first and the last eighth,
-/// and each third one of those between. An embedding that is the output projection as well gets the output's type. `q2_k` alone
-/// names the mix, since that is what people know by it.
+/// and each third one of those between. An embedding that is the output projection as well gets the output's type. `q2_k` names the
+/// mix, since that is what people know by it; `q2_k_pure` is the type.
 ///
 /// Norms and routers are always f32. A row whose length its type's blocks do not divide gets the next larger type with smaller blocks:
 /// q2_k and q3_k become q4_0, q4_k q5_0, q5_k q5_1, q6_k q8_0, iq4_xs iq4_nl; f16 if 32 do not divide it either.
@@ -33,48 +33,81 @@ enum Base {
     Mix(Mix),
 }
 
+/// Types by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mix {
-    Q2K,
-    Q3KM,
-    Q4KM,
-    Q5KM,
+struct Mix {
+    name: &'static str,
+    /// The type of most matrices.
+    most: DType,
+    /// The type of down matrices in layers that get more bits, and in the others.
+    down: [DType; 2],
+    favoured: Favoured,
+    /// llama.cpp's number for files of the kind (`enum llama_ftype`).
+    file_type: u32,
 }
 
+/// The layers that get more bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Favoured {
+    FirstSixteenth,
+    Half,
+}
+
+const MIXES: [Mix; 4] = [
+    Mix {
+        name: "q2_k",
+        most: DType::Q2K,
+        down: [DType::Q3K, DType::Q3K],
+        favoured: Favoured::Half,
+        file_type: 10,
+    },
+    Mix {
+        name: "q3_k_m",
+        most: DType::Q3K,
+        down: [DType::Q5K, DType::Q4K],
+        favoured: Favoured::FirstSixteenth,
+        file_type: 12,
+    },
+    Mix {
+        name: "q4_k_m",
+        most: DType::Q4K,
+        down: [DType::Q6K, DType::Q4K],
+        favoured: Favoured::Half,
+        file_type: 15,
+    },
+    Mix {
+        name: "q5_k_m",
+        most: DType::Q5K,
+        down: [DType::Q6K, DType::Q5K],
+        favoured: Favoured::Half,
+        file_type: 17,
+    },
+];
+
 impl Mix {
-    /// Name, most common type, and llama.cpp's number for files of the kind.
-    const TABLE: [(&'static str, Self, DType, u32); 4] = [
-        ("q2_k", Self::Q2K, DType::Q2K, 10),
-        ("q3_k_m", Self::Q3KM, DType::Q3K, 12),
-        ("q4_k_m", Self::Q4KM, DType::Q4K, 15),
-        ("q5_k_m", Self::Q5KM, DType::Q5K, 17),
-    ];
-
-    fn row(self) -> (DType, u32) {
-        let row = Self::TABLE.into_iter().find(|(_, mix, ..)| *mix == self);
-        row.map_or((DType::F32, 0), |(_, _, dtype, file_type)| (dtype, file_type))
-    }
-
-    fn dtype(self, role: Role, layer: usize, layers: usize) -> DType {
-        let (most, _) = self.row();
-        match (role, self) {
-            (Role::Output, _) => DType::Q6K,
-            (Role::Key | Role::Value, _) => DType::Q8_0,
-            (Role::AttentionOutput, _) => DType::Q5K,
-            (Role::Down, Self::Q2K) => DType::Q3K,
-            (Role::Down, Self::Q3KM) if layer < layers / 16 => DType::Q5K,
-            (Role::Down, Self::Q3KM) => DType::Q4K,
-            (Role::Down, _) if is_favoured(layer, layers) => DType::Q6K,
-            _ => most,
+    fn dtype(&self, role: Role, layer: usize, layers: usize) -> DType {
+        match role {
+            Role::Output => DType::Q6K,
+            Role::Key | Role::Value => DType::Q8_0,
+            Role::AttentionOutput => DType::Q5K,
+            Role::Down => self.down[usize::from(!self.favoured.includes(layer, layers))],
+            _ => self.most,
         }
     }
 }
 
-/// Whether a layer is one of the half that gets more bits.
-fn is_favoured(layer: usize, layers: usize) -> bool {
-    let eighth = layers / 8;
-    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
+impl Favoured {
+    fn includes(self, layer: usize, layers: usize) -> bool {
+        let eighth = layers / 8;
+        match self {
+            Self::FirstSixteenth => layer < layers / 16,
+            Self::Half => layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2,
+        }
+    }
 }
+
+/// The name of a type of which there is a mix of that name too.
+const PURE: (&str, DType) = ("q2_k_pure", DType::Q2K);
 
 /// llama.cpp's numbers for files of mostly one type (`enum llama_ftype`).
 const FILE_TYPES: [(DType, u32); 15] = [
@@ -101,9 +134,10 @@ impl Recipe {
     /// # Errors
     /// There is none, or the type cannot be written.
     pub fn named(name: &str) -> Result<Self, ConvertError> {
-        let mix = Mix::TABLE.into_iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
+        let mix = MIXES.into_iter().find(|mix| mix.name.eq_ignore_ascii_case(name));
         let base = match mix {
-            Some((_, mix, ..)) => Base::Mix(mix),
+            Some(mix) => Base::Mix(mix),
+            None if PURE.0.eq_ignore_ascii_case(name) => Base::Pure(PURE.1),
             None => Base::Pure(writable(name)?),
         };
         Ok(Self { base, exceptions: Vec::new() })
@@ -111,8 +145,9 @@ impl Recipe {
 
     /// The names that [`named`](Self::named) knows.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        let pure = FILE_TYPES.into_iter().map(|(dtype, _)| dtype.name()).filter(|name| *name != "q2_k");
-        pure.chain(Mix::TABLE.into_iter().map(|(name, ..)| name))
+        let pure =
+            FILE_TYPES.into_iter().map(|(dtype, _)| if dtype == PURE.1 { PURE.0 } else { dtype.name() });
+        pure.chain(MIXES.into_iter().map(|mix| mix.name))
     }
 
     /// Adds an exception, `pattern=type`: matrices whose GGUF name contains `pattern` get that type. `*` in it stands for anything.
@@ -133,10 +168,11 @@ impl Recipe {
     /// llama.cpp's number for files made by it.
     pub(super) fn file_type(&self) -> u32 {
         match self.base {
+            // Every type that a recipe is made of is in the table.
             Base::Pure(dtype) => {
                 FILE_TYPES.iter().find(|(known, _)| *known == dtype).map_or(0, |(_, number)| *number)
             }
-            Base::Mix(mix) => mix.row().1,
+            Base::Mix(mix) => mix.file_type,
         }
     }
 
@@ -222,7 +258,7 @@ mod tests {
 
     #[test]
     fn half_of_the_layers_get_more_bits() {
-        assert_eq!((0..64).filter(|&layer| is_favoured(layer, 64)).count(), 32);
+        assert_eq!((0..64).filter(|&layer| Favoured::Half.includes(layer, 64)).count(), 32);
     }
 
     #[test]

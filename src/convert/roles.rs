@@ -27,8 +27,13 @@ pub(super) enum Role {
 impl Role {
     /// Whether it stays f32 whatever the rest becomes: norms and routers are few, and sensitive.
     pub(super) fn stays_f32(self) -> bool {
-        use Role::{AttentionNorm, FinalNorm, MoeNorm, PostAttentionNorm, PostMoeNorm, Router};
-        matches!(self, AttentionNorm | PostAttentionNorm | MoeNorm | PostMoeNorm | FinalNorm | Router)
+        self.is_norm() || self == Self::Router
+    }
+
+    /// Whether it is a vector.
+    pub(super) fn is_norm(self) -> bool {
+        use Role::{AttentionNorm, FinalNorm, MoeNorm, PostAttentionNorm, PostMoeNorm};
+        matches!(self, AttentionNorm | PostAttentionNorm | MoeNorm | PostMoeNorm | FinalNorm)
     }
 }
 

@@ -89,7 +89,7 @@ impl Loaded<'_> {
             return Ok(Int8Fidelity::default());
         }
         quant::quantise(dtype, &scratch.values, &mut scratch.bytes)
-            .map_err(|source| ConvertError::Quantise { tensor: self.matrix.name.clone(), source })?;
+            .map_err(|source| ConvertError::of_weights(&self.matrix.name, outputs.start, inputs, source))?;
         Ok(Int8Fidelity::default())
     }
 
@@ -185,7 +185,7 @@ impl Loaded<'_> {
 
     fn dequantise(&self, dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), ConvertError> {
         quant::dequantise(dtype, bytes, out)
-            .map_err(|source| ConvertError::Quantise { tensor: self.matrix.name.clone(), source })
+            .map_err(|source| ConvertError::Elements { tensor: self.matrix.name.clone(), source })
     }
 
     /// The scales of int8 weights that can keep their values in blocks of `dtype`: none of its blocks may lie across two scales.

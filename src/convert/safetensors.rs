@@ -11,17 +11,15 @@ use crate::checkpoint::{Checkpoint, sentencepiece};
 use crate::config::ModelConfig;
 use crate::tensor::DType;
 
+/// What errors call the form.
+const FORMAT: &str = "safetensors";
+
 /// The files of `checkpoint`, each of at most `max` bytes of tensors.
 pub(super) fn output(checkpoint: &Checkpoint, max: Option<u64>) -> Result<Output, ConvertError> {
     let config = &checkpoint.config;
-    for (there, what) in [
-        (config.router_cap.is_some(), Unwritable::RouterCap),
-        (config.output_cap.is_some(), Unwritable::OutputCap),
-        (config.renormalise_gates, Unwritable::RenormalisedGates),
-    ] {
-        if there {
-            return Err(ConvertError::Unwritable { what, format: "safetensors" });
-        }
+    output::refuse_unwritable(config, FORMAT)?;
+    if config.output_cap.is_some() {
+        return Err(ConvertError::Unwritable { what: Unwritable::OutputCap, format: FORMAT });
     }
     let mut tensors = Vec::new();
     for Weight { role, layer, matrices } in roles::weights(checkpoint) {
@@ -30,9 +28,8 @@ pub(super) fn output(checkpoint: &Checkpoint, max: Option<u64>) -> Result<Output
         for (expert, matrix) in matrices.into_iter().enumerate() {
             let name = tensor_name(role, layer, of_experts.then_some(expert));
             let [inputs, outputs] = [matrix.inputs as u64, matrix.outputs as u64];
-            let is_vector = role.stays_f32() && role != Role::Router;
-            let shape = if is_vector { vec![inputs] } else { vec![outputs, inputs] };
-            tensors.extend(Tensor::new(name, dtype, shape, vec![matrix]));
+            let shape = if role.is_norm() { vec![inputs] } else { vec![outputs, inputs] };
+            tensors.push(Tensor::new(name, dtype, shape, vec![matrix])?);
         }
     }
 

@@ -1,14 +1,14 @@
 //! Whether what was written is what the input makes. Uses `output` and `rows`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::ConvertError;
 use super::output::Output;
 use super::pipeline::Sink;
 use super::rows::Deviation;
-use super::work::write_error;
 use crate::source::{FileSource, Source};
 use crate::tensor::DType;
 
@@ -35,7 +35,7 @@ impl Written {
         let written = Self { files: Vec::new(), deviations: Mutex::default() };
         let open = |name: &str| {
             let path = folder.join(name);
-            FileSource::open(&path).map_err(|source| write_error(&path, source))
+            FileSource::open(&path).map_err(|source| read_error(path.display().to_string(), source))
         };
         for (name, content) in &output.companions {
             let file = open(name)?;
@@ -79,9 +79,13 @@ fn check_len(file: &FileSource, expected: u64) -> Result<(), ConvertError> {
 
 fn compare(file: &FileSource, offset: u64, expected: &[u8]) -> Result<(), ConvertError> {
     let mut found = vec![0; expected.len()];
-    file.read_at(offset, &mut found).map_err(|source| write_error(&PathBuf::from(file.name()), source))?;
+    file.read_at(offset, &mut found).map_err(|source| read_error(file.name(), source))?;
     match found.iter().zip(expected).position(|(found, expected)| found != expected) {
         None => Ok(()),
         Some(place) => Err(ConvertError::Differs { path: file.name(), offset: offset + place as u64 }),
     }
+}
+
+fn read_error(name: String, source: io::Error) -> ConvertError {
+    ConvertError::Read { name, source }
 }

@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-
-use xxhash_rust::xxh3::Xxh3;
 
 use super::ConvertError;
 use super::journal::{Content, Journal};
@@ -44,77 +42,100 @@ impl Place {
         if output.is_folder { self.parent.join(&self.name) } else { self.parent.clone() }
     }
 
-    /// What is moved to `parent` in the end: a folder, or each file.
-    fn items<'a>(&'a self, output: &'a Output) -> Vec<&'a str> {
+    /// What is moved to its place in the end, a folder or each file: from where in `data`, and where to.
+    fn items(&self, output: &Output, data: &Path) -> Vec<(PathBuf, PathBuf)> {
         match output.is_folder {
-            true => vec![&self.name],
-            false => output.files.iter().map(|file| &*file.name).collect(),
+            true => vec![(data.to_owned(), self.folder(output))],
+            false => {
+                let files = output.files.iter();
+                files.map(|file| (data.join(&file.name), self.parent.join(&file.name))).collect()
+            }
         }
     }
 }
 
 /// Work that has begun.
 pub(super) struct Work<'a> {
-    place: &'a Place,
     output: &'a Output,
-    /// The folder to work in, and that of the files of tensors.
+    /// The folder of the output.
+    parent: &'a Path,
+    /// The folder to work in, and the one of the files in it.
     folder: PathBuf,
     data: PathBuf,
+    items: Vec<(PathBuf, PathBuf)>,
     journal: Journal,
-    /// None when they are whole.
-    files: Vec<DataFile>,
     content: Content,
 }
 
-impl<'a> Work<'a> {
-    /// Begins to write `output`, or goes on with it. `input` tells inputs apart.
-    pub(super) fn begin(place: &'a Place, output: &'a Output, input: u128) -> Result<Self, ConvertError> {
-        let folder = place.parent.join(format!("{}.partial", place.name));
-        let data = if output.is_folder { folder.join(&place.name) } else { folder.clone() };
-        let items = place.items(output);
-        let is_there = |path: PathBuf| fs::exists(path).unwrap_or(true);
-        let in_the_way = items.iter().map(|item| place.parent.join(item)).find(|path| is_there(path.clone()));
-        let exists = |path: &PathBuf| ConvertError::Exists { path: path.display().to_string() };
-        if let Some(path) = in_the_way.as_ref().filter(|_| !is_there(folder.clone())) {
-            return Err(exists(path));
-        }
+/// What is there of a conversion whose files are whole.
+enum Moves {
+    /// All of it, here or at its place.
+    Complete,
+    /// Something was taken away.
+    Missing,
+    /// Something else stands at its place.
+    InTheWay(PathBuf),
+}
 
-        let id = identity(output, input);
+impl<'a> Work<'a> {
+    /// Begins to write `output`, or goes on with it. `id` tells apart what is made of which input.
+    pub(super) fn begin(place: &'a Place, output: &'a Output, id: String) -> Result<Self, ConvertError> {
+        let folder = place.parent.join(format!("{}.partial", place.name));
+        let data = folder.join("files");
+        let items = place.items(output, &data);
+        if !exists(&folder)? {
+            refuse_replacing(&items)?;
+        }
         let (journal, content) = Journal::open(&folder)?;
         let is_new = content.is_none();
-        let content = content.filter(|content| content.id == id);
-        let mut work =
-            Self { place, output, folder, data, journal, files: Vec::new(), content: Content::new(id) };
-        if let Some(content) = content {
-            let moved = |item: &&str| is_there(place.parent.join(item)) || is_there(work.folder.join(item));
-            if content.is_whole && items.iter().all(moved) {
-                return Ok(Self { content, ..work });
+        let parent = &*place.parent;
+        let mut work = Self { output, parent, folder, data, items, journal, content: Content::new(id) };
+        match content {
+            Some(content) if content.id != work.content.id && content.has_begun() => {
+                return Err(ConvertError::Leftover { path: work.folder.display().to_string() });
             }
-            if !content.is_whole && work.has_files() {
-                work.content = content;
-            }
+            Some(content) if content.id == work.content.id && content.is_whole => match work.moves()? {
+                Moves::Complete => return Ok(Self { content, ..work }),
+                Moves::InTheWay(path) => return Err(ConvertError::exists(&path)),
+                Moves::Missing => {}
+            },
+            Some(content) if content.id == work.content.id && work.has_files() => work.content = content,
+            _ => {}
         }
-        if let Some(path) = in_the_way {
-            // What a conversion leaves that ends, killed, behind its last file.
+        if let Err(in_the_way) = refuse_replacing(&work.items) {
+            // What is left of a conversion that was killed when it had ended.
             if is_new {
                 work.remove()?;
             }
-            return Err(exists(&path));
+            return Err(in_the_way);
         }
-        if work.content.done.is_empty() {
-            work.journal.restart(&work.folder, &work.content.id)?;
+        work.make_room()
+    }
+
+    /// Sees to it that there are files, and that they have room.
+    fn make_room(mut self) -> Result<Self, ConvertError> {
+        if self.done().is_empty() {
+            remove_folder(&self.data)?;
+            self.journal.restart(&self.content.id)?;
         }
-        let needed = work.missing_bytes();
-        let free = space::free(&work.folder).map_err(|source| write_error(&work.folder, source))?;
+        let needed = self.missing().iter().map(|&number| self.output.tensors[number].bytes()).sum();
+        let free = space::free(&self.folder).map_err(|source| write_error(&self.folder, source))?;
         if let Some(free) = free.filter(|&free| free < needed) {
-            let path = place.parent.display().to_string();
-            if work.content.done.is_empty() {
-                work.remove()?;
+            let path = self.parent.display().to_string();
+            if self.done().is_empty() {
+                self.remove()?;
             }
             return Err(ConvertError::Space { path, needed, free });
         }
-        work.open_files()?;
-        Ok(work)
+        fs::create_dir_all(&self.data).map_err(|source| write_error(&self.data, source))?;
+        for file in &self.output.files {
+            let path = self.data.join(&file.name);
+            let made = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+            made.and_then(|made| made.set_len(file.len)).map_err(|source| write_error(&path, source))?;
+        }
+        sync_folder(&self.data)?;
+        sync_folder(&self.folder)?;
+        Ok(self)
     }
 
     /// The tensors that were done earlier.
@@ -122,36 +143,45 @@ impl<'a> Work<'a> {
         &self.content.done
     }
 
-    /// Bytes of the tensors that are not done.
-    fn missing_bytes(&self) -> u64 {
-        let tensors = self.output.tensors.iter().enumerate();
-        tensors
-            .filter(|(number, _)| !self.done().contains_key(number))
-            .map(|(_, tensor)| tensor.bytes())
-            .sum()
+    /// The tensors that are still to be made.
+    pub(super) fn missing(&self) -> Vec<usize> {
+        let count = if self.content.is_whole { 0 } else { self.output.tensors.len() };
+        (0..count).filter(|number| !self.done().contains_key(number)).collect()
     }
 
     /// Whether the files that were begun are still there.
     fn has_files(&self) -> bool {
-        self.output.files.iter().all(|file| {
-            fs::metadata(self.data.join(&file.name)).is_ok_and(|metadata| metadata.len() == file.len)
-        })
+        self.output.files.iter().all(|file| has_len(&self.data.join(&file.name), file.len))
     }
 
-    fn open_files(&mut self) -> Result<(), ConvertError> {
-        fs::create_dir_all(&self.data).map_err(|source| write_error(&self.data, source))?;
-        for file in &self.output.files {
-            let path = self.data.join(&file.name);
-            let opened = DataFile::open(&path, file.len).map_err(|source| write_error(&path, source))?;
-            self.files.push(opened);
+    /// What is there of files that are whole.
+    fn moves(&self) -> Result<Moves, ConvertError> {
+        for (from, to) in &self.items {
+            match (exists(from)?, exists(to)?) {
+                (true, false) => {}
+                (true, true) if is_same(from, to) => {}
+                (false, true) if self.is_ours(to) => {}
+                (false, false) => return Ok(Moves::Missing),
+                (_, true) => return Ok(Moves::InTheWay(to.clone())),
+            }
         }
-        Ok(())
+        Ok(Moves::Complete)
+    }
+
+    /// Whether what stands at a place has the lengths and headers of what belongs there.
+    fn is_ours(&self, to: &Path) -> bool {
+        let place =
+            |file: &output::File| if self.output.is_folder { to.join(&file.name) } else { to.to_owned() };
+        let files = self.output.files.iter();
+        let mut own = files.filter(|file| self.output.is_folder || to.ends_with(&file.name));
+        own.all(|file| has_len(&place(file), file.len) && begins_with(&place(file), &file.header))
     }
 
     /// Where bytes are put, and where tensors are noted as done.
     pub(super) fn parts(&mut self) -> (Files<'_>, Committer<'_>) {
-        let committer = Committer { output: self.output, files: &self.files, journal: &mut self.journal };
-        (Files(&self.files), committer)
+        let files = Files { output: self.output, data: &self.data };
+        let committer = Committer { output: self.output, data: &self.data, journal: &mut self.journal };
+        (files, committer)
     }
 
     /// Makes the files whole and moves them to their place, all tensors being done.
@@ -160,41 +190,46 @@ impl<'a> Work<'a> {
             for (name, content) in &self.output.companions {
                 let path = self.data.join(name);
                 let written = File::create(&path).and_then(|mut file| {
-                    io::Write::write_all(&mut file, content)?;
+                    file.write_all(content)?;
                     file.sync_all()
                 });
                 written.map_err(|source| write_error(&path, source))?;
             }
-            for (file, out) in self.output.files.iter().zip(&self.files) {
-                let written = out.write_at(0, &file.header).and_then(|()| out.file.sync_all());
-                written.map_err(|source| write_error(&out.path, source))?;
+            for file in &self.output.files {
+                let path = self.data.join(&file.name);
+                let written = open_to_write(&path).and_then(|out| {
+                    write_at(&out, 0, &file.header)?;
+                    out.sync_all()
+                });
+                written.map_err(|source| write_error(&path, source))?;
             }
             sync_folder(&self.data)?;
             self.journal.note_whole()?;
         }
-        for item in self.place.items(self.output) {
-            let (from, to) = (self.folder.join(item), self.place.parent.join(item));
-            if fs::exists(&from).map_err(|source| write_error(&from, source))? {
-                fs::rename(&from, &to).map_err(|source| write_error(&to, source))?;
+        for (from, to) in &self.items {
+            if exists(from)? {
+                move_new(from, to)?;
             }
         }
-        sync_folder(&self.place.parent)?;
+        sync_folder(self.parent)?;
         self.remove()
     }
 
     /// Removes the folder, which has nothing of value left.
     fn remove(self) -> Result<(), ConvertError> {
-        let Self { folder, journal, files, .. } = self;
+        let Self { folder, data, journal, .. } = self;
+        // The journal last: without it nobody could tell whose files these are.
+        remove_folder(&data)?;
         // Some systems remove only what nobody has open.
-        drop((journal, files));
-        fs::remove_dir_all(&folder).map_err(|source| write_error(&folder, source))
+        drop(journal);
+        remove_folder(&folder)
     }
 }
 
 /// Notes what is done.
 pub(super) struct Committer<'a> {
     output: &'a Output,
-    files: &'a [DataFile],
+    data: &'a Path,
     journal: &'a mut Journal,
 }
 
@@ -204,82 +239,124 @@ impl Committer<'_> {
         let mut files: Vec<_> = tensors.iter().map(|(number, _)| self.output.tensors[*number].file).collect();
         files.dedup();
         for file in files {
-            let DataFile { file, path, .. } = &self.files[file];
-            file.sync_data().map_err(|source| write_error(path, source))?;
+            let path = self.data.join(&self.output.files[file].name);
+            let synced = open_to_write(&path).and_then(|file| file.sync_data());
+            synced.map_err(|source| write_error(&path, source))?;
         }
         self.journal.note(tensors)
     }
 }
 
-/// The files of tensors, open.
-pub(super) struct Files<'a>(&'a [DataFile]);
+/// The files of tensors. None is kept open: there may be more of them than a process may have open.
+pub(super) struct Files<'a> {
+    output: &'a Output,
+    data: &'a Path,
+}
 
 impl Sink for Files<'_> {
     fn put(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), ConvertError> {
-        let file = &self.0[file];
-        file.write_at(offset, bytes).map_err(|source| write_error(&file.path, source))
+        let path = self.data.join(&self.output.files[file].name);
+        let written = open_to_write(&path).and_then(|file| write_at(&file, offset, bytes));
+        written.map_err(|source| write_error(&path, source))
     }
 }
 
-struct DataFile {
-    path: PathBuf,
-    file: File,
-    /// Held while the position is where somebody writes.
-    #[cfg(not(unix))]
-    turn: std::sync::Mutex<()>,
+fn open_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
 }
 
-impl DataFile {
-    fn open(path: &Path, len: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        file.set_len(len)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            #[cfg(not(unix))]
-            turn: std::sync::Mutex::default(),
-        })
-    }
+#[cfg(unix)]
+fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
 
-    #[cfg(unix)]
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.file, bytes, offset)
-    }
+#[cfg(not(unix))]
+fn write_at(mut file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(offset))?;
+    file.write_all(bytes)
+}
 
-    #[cfg(not(unix))]
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        use std::io::{Seek, SeekFrom, Write};
-        let _turn = self.turn.lock();
-        (&self.file).seek(SeekFrom::Start(offset))?;
-        (&self.file).write_all(bytes)
+fn exists(path: &Path) -> Result<bool, ConvertError> {
+    fs::exists(path).map_err(|source| ConvertError::Read { name: path.display().to_string(), source })
+}
+
+fn has_len(path: &Path, len: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.len() == len)
+}
+
+fn begins_with(path: &Path, start: &[u8]) -> bool {
+    let mut found = vec![0; start.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut found)).is_ok_and(|()| found == start)
+}
+
+/// Whether both are names of one file.
+#[cfg(unix)]
+fn is_same(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
     }
 }
 
-/// A number for what is written of which input.
-fn identity(output: &Output, input: u128) -> String {
-    let mut hash = Xxh3::new();
-    // Another version may quantise in another way.
-    hash.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hash.update(&input.to_le_bytes());
-    for output::File { name, header, len } in &output.files {
-        hash.update(name.as_bytes());
-        hash.update(header);
-        hash.update(&len.to_le_bytes());
-    }
-    for (name, content) in &output.companions {
-        hash.update(name.as_bytes());
-        hash.update(content);
-    }
-    format!("{:032x}", hash.digest128())
+#[cfg(not(unix))]
+fn is_same(_one: &Path, _other: &Path) -> bool {
+    false
 }
 
-/// Makes names in a folder last.
-fn sync_folder(folder: &Path) -> Result<(), ConvertError> {
-    if cfg!(unix) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| write_error(folder, source))?;
+/// An error if anything stands where something will be moved to.
+fn refuse_replacing(items: &[(PathBuf, PathBuf)]) -> Result<(), ConvertError> {
+    for (_, to) in items {
+        if exists(to)? {
+            return Err(ConvertError::exists(to));
+        }
     }
     Ok(())
+}
+
+/// Moves a file or folder to where nothing is.
+fn move_new(from: &Path, to: &Path) -> Result<(), ConvertError> {
+    let write_error = |source| write_error(to, source);
+    // A second name is never given over another file, which renaming would replace.
+    if cfg!(unix) && from.is_file() {
+        match fs::hard_link(from, to) {
+            Ok(()) => return fs::remove_file(from).map_err(write_error),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return match is_same(from, to) {
+                    true => fs::remove_file(from).map_err(write_error),
+                    false => Err(ConvertError::exists(to)),
+                };
+            }
+            // Not every file system has them.
+            Err(_) => {}
+        }
+    }
+    if exists(to)? {
+        return Err(ConvertError::exists(to));
+    }
+    fs::rename(from, to).map_err(write_error)
+}
+
+/// Removes a folder and all in it, if it is there.
+fn remove_folder(folder: &Path) -> Result<(), ConvertError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(write_error(folder, source)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes names in a folder last, on file systems that can.
+fn sync_folder(folder: &Path) -> Result<(), ConvertError> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(source) if !matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Err(write_error(folder, source))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn write_error(path: &Path, source: io::Error) -> ConvertError {

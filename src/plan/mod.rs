@@ -58,17 +58,17 @@ impl PlanOptions {
         }
     }
 
-    /// Positions of each session; by default those that the model was trained for.
+    /// Positions of each session, 1 at least; by default those that the model was trained for.
     #[must_use]
     pub fn context(mut self, positions: usize) -> Self {
-        self.context = Some(positions);
+        self.context = Some(positions.max(1));
         self
     }
 
-    /// Sessions that are held at once, 1 by default.
+    /// Sessions that are held at once, 1 at least; 1 by default.
     #[must_use]
     pub fn sessions(mut self, sessions: usize) -> Self {
-        self.sessions = sessions;
+        self.sessions = sessions.max(1);
         self
     }
 
@@ -108,10 +108,10 @@ impl PlanOptions {
         self
     }
 
-    /// Bytes per second between two nodes; 12.5 GB/s by default, a link of 100 Gbit/s.
+    /// Bytes per second between two nodes, 1 at least; 12.5 GB/s by default, a link of 100 Gbit/s.
     #[must_use]
     pub fn link(mut self, bytes_per_second: u64) -> Self {
-        self.link = bytes_per_second;
+        self.link = bytes_per_second.max(1);
         self
     }
 }

@@ -46,6 +46,7 @@ fn fewer_bits_cost_more_perplexity() {
         ("q3_k", 0.08),
         ("q3_k_m", 0.025),
         ("q2_k", 0.06),
+        ("q2_k_pure", 0.3),
     ];
     for (name, limit) in forms {
         let path = scratch.path(&format!("{name}.gguf"));
@@ -63,6 +64,8 @@ fn fewer_bits_cost_more_perplexity() {
         ("q4_k_m", "q3_k_m"),
         ("q3_k_m", "q3_k"),
         ("q3_k_m", "q2_k"),
+        ("q2_k", "q2_k_pure"),
+        ("q3_k", "q2_k_pure"),
     ] {
         assert!(costs[better] < costs[worse], "{better} {}, {worse} {}", costs[better], costs[worse]);
     }

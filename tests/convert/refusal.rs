@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use grok1::checkpoint::{self, Synthetic};
 use grok1::convert::{Conversion, ConvertError, Recipe, Unwritable};
-use grok1::{Cancel, Control, ErrorKind, Threads};
+use grok1::{Blob, Cancel, Control, DType, ErrorKind, Layout, MemorySource, Threads};
 
 use crate::scratch::Scratch;
 use crate::{recipe, tiny, to_gguf};
@@ -114,6 +114,13 @@ fn what_a_form_cannot_hold_is_refused_by_name() {
             "{error:?}"
         );
     }
+    let mut uncapped = tiny();
+    uncapped.config.attention_cap = None;
+    let found = error(&Conversion::to_gguf(&uncapped, recipe("q8_0")), &scratch.path("tiny.gguf"));
+    assert_eq!(found, (ErrorKind::Argument, "GGUF cannot hold attention without a soft cap".to_owned()));
+    let found = error(&Conversion::to_gguf(&tiny(), recipe("q8_0")), &scratch.path("x-00001-of-00002.gguf"));
+    let message = "x-00001-of-00002.gguf names a file of a set: leave out the numbers";
+    assert_eq!(found, (ErrorKind::Argument, message.to_owned()));
     let mut other = tiny();
     other.vocabulary.as_mut().unwrap().entries.pop();
     let found = error(&Conversion::to_gguf(&other, recipe("q8_0")), &scratch.path("tiny.gguf"));
@@ -145,6 +152,37 @@ fn a_weight_that_is_no_number_is_named() {
         assert_eq!(found, (ErrorKind::Format, message));
         assert!(!out.exists());
     }
+}
+
+#[test]
+fn a_checkpoint_that_a_host_has_damaged_is_refused() {
+    let (scratch, mut tiny) = (Scratch::new("host"), tiny());
+    let query = &mut tiny.layers[0].query;
+    query.data = query.data.part(0..query.data.len() / 2).unwrap();
+    let (kind, message) = error(&Conversion::to_gguf(&tiny, recipe("q8_0")), &scratch.path("tiny.gguf"));
+    assert_eq!(kind, ErrorKind::Format);
+    assert!(
+        message.contains("found 32768 bytes of i8, expected as many as 256 rows of 256 have"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_weight_beyond_its_type_is_named() {
+    let (scratch, mut tiny) = (Scratch::new("large"), tiny());
+    let mut bytes: Vec<_> = [0.5_f32; 256 * 8].iter().flat_map(|x| x.to_le_bytes()).collect();
+    bytes[4 * (3 * 256 + 7)..][..4].copy_from_slice(&70_000_f32.to_le_bytes());
+    let query = &mut tiny.layers[0].key;
+    let mut outputs = vec![0; 4 * 256 * (query.outputs - 8)];
+    outputs.splice(0..0, bytes);
+    let source = Arc::new(MemorySource::new("large", outputs));
+    query.data = Blob::new(source, 0..4 * 256 * query.outputs as u64).unwrap();
+    (query.dtype, query.layout, query.scales) = (DType::F32, Layout::OutIn, None);
+    let name = query.name.clone();
+    let found = error(&Conversion::to_gguf(&tiny, recipe("f16")), &scratch.path("tiny.gguf"));
+    let message =
+        format!("{name}: the weight of output 3 and input 7 is 70000, expected at most 65519.996 in f16");
+    assert_eq!(found, (ErrorKind::Format, message));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// What to write: NAME.gguf, or a folder for safetensors. It must not exist
     output: PathBuf,
     /// Type of the matrices, or a mix of types: q2_k, q3_k_m, q4_k_m, q5_k_m. Letters of either case. Safetensors are bf16
-    #[arg(long = "type", value_name = "TYPE", ignore_case = true, hide_possible_values = true,
+    #[arg(long = "type", value_name = "TYPE", ignore_case = true,
         value_parser = PossibleValuesParser::new(Recipe::names()))]
     recipe: Option<String>,
     /// Another type for matrices with PATTERN in their GGUF name, * standing for anything; the last that matches counts
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Cut into files of at most SIZE bytes of tensors: 500M, 40G (powers of ten). Safetensors: 10G unless given
     #[arg(long, value_name = "SIZE", value_parser = size)]
     split_max_size: Option<u64>,
-    /// Afterwards, make everything again and compare it with what was written
+    /// Afterwards, make everything again and compare it with what was written. An OUTPUT that is there already is only compared
     #[arg(long)]
     verify: bool,
     /// Threads that compute; 0 is one per available CPU
@@ -43,8 +43,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
     let conversion = conversion(args, &checkpoint)?.threads(args.threads);
-    let report = conversion.run(&args.output, &progress::control())?;
-    output::print(to_text(&report))?;
+    if !(args.verify && conversion.is_there(&args.output)?) {
+        output::print(to_text(&conversion.run(&args.output, &progress::control())?))?;
+    }
     if args.verify {
         output::print(verified_to_text(&conversion.verify(&args.output, &progress::control())?))?;
     }

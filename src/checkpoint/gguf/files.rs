@@ -30,6 +30,11 @@ impl Files {
     }
 }
 
+/// Whether a file of this name is taken for one of several.
+pub(crate) fn is_of_a_set(name: &str) -> bool {
+    Set::split(name, SUFFIX).or_else(|| Set::cut(name)).is_some()
+}
+
 /// The GGUF files of the model that `name` in `folder` is or belongs to; `None` if it is no GGUF file.
 pub(in crate::checkpoint) fn files(
     folder: &dyn Folder,

@@ -20,21 +20,35 @@ const OF_THE_FILE: [&str; 6] = [
 /// Version of the block formats, as llama.cpp counts.
 const QUANTISATION_VERSION: u32 = 2;
 
-/// The keys of a file that go along with the model: all but those that [`keys`] writes. A vocabulary that another one
-/// `replaced` stays behind.
-pub(super) fn kept(metadata: &Metadata, replaced: bool) -> Vec<(String, Value)> {
-    let goes = |key: &str| {
-        let stays = OF_THE_FILE.contains(&key) || is_written(key);
-        !(stays || replaced && key.starts_with("tokenizer."))
-    };
-    metadata.stored().filter(|(key, _)| goes(key)).map(|(key, value)| (key.to_owned(), value)).collect()
-}
+/// What stands in front of keys that say how weights were made, which other weights are not.
+const OF_THE_WEIGHTS: &str = "quantize.";
 
-/// Whether [`keys`] writes this key whatever the checkpoint.
-fn is_written(key: &str) -> bool {
-    let written = ["grok.vocab_size", "grok.feed_forward_length", "grok.expert_feed_forward_length"];
-    written.contains(&key)
-        || ["tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"].contains(&key)
+/// Keys that [`keys`] writes unless a file has them: what they say is not in a checkpoint.
+const DEFAULTS: [&str; 5] = [
+    "general.name",
+    "general.type",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_eos_token",
+    "tokenizer.ggml.pre",
+];
+
+/// Large keys, and one that would contradict another: [`keys`] writes what they say in any case.
+const NOT_KEPT: [&str; 4] = [
+    "grok.expert_feed_forward_length",
+    "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.tokens",
+];
+
+/// The keys of a file that go along with the model. Those of a vocabulary that another one `replaced` stay behind.
+pub(super) fn kept(metadata: &Metadata, replaced: bool) -> Vec<(String, Value)> {
+    let stays = |key: &str| {
+        OF_THE_FILE.contains(&key)
+            || NOT_KEPT.contains(&key)
+            || key.starts_with(OF_THE_WEIGHTS)
+            || replaced && key.starts_with("tokenizer.")
+    };
+    metadata.stored().filter(|(key, _)| !stays(key)).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Keys and values of a file of `file_type` (llama.cpp's `llama_ftype`) with this model.
@@ -77,7 +91,8 @@ pub(crate) fn keys(checkpoint: &Checkpoint, file_type: u32) -> Vec<(String, Valu
     let mut keys: Vec<_> = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     for (key, value) in &checkpoint.keys {
         match keys.iter_mut().find(|(written, _)| written == key) {
-            Some((_, written)) => value.clone_into(written),
+            Some((_, written)) if DEFAULTS.contains(&&**key) => value.clone_into(written),
+            Some(_) => {}
             None => keys.push((key.clone(), value.clone())),
         }
     }

@@ -16,6 +16,7 @@ mod vocabulary;
 mod write;
 
 pub use self::error::GgufError;
+pub(crate) use self::files::is_of_a_set;
 pub(super) use self::files::{files, files_of_folder};
 pub(crate) use self::keys::{keys, split};
 pub(super) use self::read::open;

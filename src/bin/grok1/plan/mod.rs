@@ -4,6 +4,7 @@ mod report;
 mod text;
 
 use std::fmt::Write;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use grok1::plan::{Device, DeviceError, KNOWN_DEVICES, rate};
@@ -16,7 +17,7 @@ use crate::{bandwidth, machine, output};
 /// The memory that a model needs, what would lie where, and the tokens per second that bandwidth allows
 ///
 /// Layers are given to the devices in their order, each as many as it holds, with their keys and values. Without --device, that is
-/// the memory of this machine.
+/// the memory of this machine, as far as it may be used; GPUs are not looked for.
 #[derive(clap::Args)]
 #[command(after_help = known_devices())]
 pub(crate) struct Args {
@@ -39,10 +40,10 @@ pub(crate) struct Args {
     link: u64,
     /// Positions of each session; by default as many as the model was trained for
     #[arg(long, value_name = "N")]
-    context: Option<usize>,
+    context: Option<NonZeroUsize>,
     /// Sessions held at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    sessions: usize,
+    #[arg(long, value_name = "N", default_value = "1")]
+    sessions: NonZeroUsize,
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t)]
     kv_type: KvTypeName,
@@ -108,10 +109,10 @@ impl Args {
             .devices(self.device.iter().flat_map(|devices| devices.iter().cloned()))
             .nodes(self.nodes.into())
             .link(self.link)
-            .sessions(self.sessions)
+            .sessions(self.sessions.get())
             .kv_type(self.kv_type.into());
         let options = match self.context {
-            Some(positions) => options.context(positions),
+            Some(positions) => options.context(positions.get()),
             None => options,
         };
         let host = match &self.host {

@@ -61,7 +61,10 @@ pub(super) fn text(checkpoint: &Checkpoint, plan: &Plan) -> String {
         None => lines.push(format!("ceiling: unknown, {}", reason(plan))),
     }
     lines.extend(plan.tensor_parallel.as_ref().map(|ceiling| {
-        format!("ceiling: {}, with every matrix cut over all devices and exchange for free", speed(ceiling))
+        format!(
+            "ceiling: {}, with every matrix cut evenly over all devices and exchange for free",
+            speed(ceiling)
+        )
     }));
     lines.join("\n") + "\n"
 }

@@ -218,6 +218,46 @@
 #define GROK1_TOKEN_BYTE 6
 
 /**
+ * GGUF with names that llama.cpp reads; the default.
+ */
+#define GROK1_FORMAT_GGUF 0
+
+/**
+ * A folder of bf16 safetensors.
+ */
+#define GROK1_FORMAT_SAFETENSORS 1
+
+/**
+ * Nothing is logged.
+ */
+#define GROK1_LOG_OFF 0
+
+/**
+ * Something failed.
+ */
+#define GROK1_LOG_ERROR 1
+
+/**
+ * Something is not as it should be.
+ */
+#define GROK1_LOG_WARN 2
+
+/**
+ * What a person may want to know.
+ */
+#define GROK1_LOG_INFO 3
+
+/**
+ * What a developer may want to know.
+ */
+#define GROK1_LOG_DEBUG 4
+
+/**
+ * Everything.
+ */
+#define GROK1_LOG_TRACE 5
+
+/**
  * A flag that stops the long calls it was given to.
  *
  * Lifetime: until `grok1_cancel_free`; calls that use it keep what they need of it. Threads: may be set, cleared and read from any,
@@ -231,6 +271,13 @@ typedef struct grok1_cancel grok1_cancel;
  * Lifetime: until `grok1_checkpoint_free`; models loaded from it keep what they need. Threads: immutable, may be used from any.
  */
 typedef struct grok1_checkpoint grok1_checkpoint;
+
+/**
+ * A model to be written in another form, and what came of it.
+ *
+ * Lifetime: until `grok1_conversion_free`; it keeps its checkpoint alive. Threads: one at a time, a second one gets `GROK1_ERR_BUSY`.
+ */
+typedef struct grok1_conversion grok1_conversion;
 
 /**
  * What went wrong, for people and logs. The status alone says what to do.
@@ -254,6 +301,13 @@ typedef struct grok1_generation grok1_generation;
  * may be used from any; runs of several threads take turns.
  */
 typedef struct grok1_model grok1_model;
+
+/**
+ * What a model needs, and where it would lie.
+ *
+ * Lifetime: until `grok1_plan_free`. Threads: immutable, may be used from any.
+ */
+typedef struct grok1_plan grok1_plan;
 
 /**
  * Chooses the next token from a model's logits. One belongs to one sequence.
@@ -379,6 +433,41 @@ typedef struct grok1_source {
 } grok1_source;
 
 /**
+ * A part of parallel work, given to `grok1_pool_run_fn`.
+ */
+typedef void (*grok1_part_fn)(void *context, size_t part);
+
+/**
+ * Calls `part(context, i)` once for each `i` below `parts`, on any threads and in any order, and returns when all have returned. After
+ * that `context` is gone. Comes from any thread, from several at once.
+ */
+typedef void (*grok1_pool_run_fn)(void *user, size_t parts, grok1_part_fn part, void *context);
+
+/**
+ * Threads of the host's own to compute on. Call `grok1_pool_init` first.
+ *
+ * Lifetime: the struct that of the call; `user`, that of everything that was made with it. Threads: see `grok1_pool_run_fn`.
+ */
+typedef struct grok1_pool {
+  /**
+   * Set by `grok1_pool_init`.
+   */
+  size_t struct_size;
+  /**
+   * How many threads work at once, the caller's included.
+   */
+  size_t width;
+  /**
+   * Runs the parts of parallel work.
+   */
+  grok1_pool_run_fn run;
+  /**
+   * What `run` gets.
+   */
+  void *user;
+} grok1_pool;
+
+/**
  * How a model is loaded. Call `grok1_model_options_init` first; NULL for the defaults.
  *
  * Lifetime: the call that it is given to. Threads: it is only read.
@@ -400,6 +489,10 @@ typedef struct grok1_model_options {
    * Tokens that go through the layers together at most; 0 for the default, 512.
    */
   size_t batch_rows;
+  /**
+   * Threads of the host's own to compute on; NULL for the library's.
+   */
+  const struct grok1_pool *pool;
   /**
    * Threads that compute, the calling one included; 0 for one per CPU. Results are the same bits for any number.
    */
@@ -1058,6 +1151,380 @@ typedef struct grok1_tokenizer_info {
 } grok1_tokenizer_info;
 
 /**
+ * What a model is planned for. Call `grok1_plan_options_init` first; NULL for one session as long as the model was trained for, in the
+ * memory of no device.
+ *
+ * A device is described as "h100", "8xh200", "mybox:192GB:800GB/s": a name, with the number of them and an x before it if they are
+ * several; then, each after a colon, the memory and its bandwidth, unless `grok1_known_device` has them.
+ *
+ * Lifetime: the call that it is given to. Threads: it is only read.
+ */
+typedef struct grok1_plan_options {
+  /**
+   * Set by `grok1_plan_options_init`.
+   */
+  size_t struct_size;
+  /**
+   * The devices of a node, in the order in which layers are given to them; NULL for none.
+   */
+  const char *const *devices;
+  /**
+   * How many descriptions.
+   */
+  size_t n_devices;
+  /**
+   * The processor and its memory, on every node, described as a device; NULL to use none.
+   */
+  const char *host;
+  /**
+   * Positions of each session; 0 for those that the model was trained for.
+   */
+  size_t context;
+  /**
+   * Sessions that are held at once; 0 for 1.
+   */
+  size_t sessions;
+  /**
+   * Tokens that go through the layers together at most; 0 for the default, 512.
+   */
+  size_t batch_rows;
+  /**
+   * Machines that all have these devices; 0 for 1.
+   */
+  size_t nodes;
+  /**
+   * Bytes per second between two nodes; 0 for 12.5 GB/s.
+   */
+  uint64_t link;
+  /**
+   * `GROK1_KV_...`
+   */
+  int32_t kv_type;
+  /**
+   * Zero.
+   */
+  int32_t reserved;
+} grok1_plan_options;
+
+/**
+ * A plan as a whole. Sizes are bytes; those beyond 64 bits are the largest that 64 bits have.
+ *
+ * Lifetime and threads: it is the caller's.
+ */
+typedef struct grok1_plan_info {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * Weights by component and format: what `grok1_plan_get_share` counts to.
+   */
+  size_t shares;
+  /**
+   * Devices, and hosts where those are needed: what `grok1_plan_get_place` counts to.
+   */
+  size_t places;
+  /**
+   * Positions of a session.
+   */
+  size_t context;
+  /**
+   * Sessions that are held at once.
+   */
+  size_t sessions;
+  /**
+   * Times that a token's hidden state goes from one node to the next.
+   */
+  size_t hops;
+  /**
+   * All weights as they are stored.
+   */
+  uint64_t weights;
+  /**
+   * Weights that one token reads.
+   */
+  uint64_t weights_per_token;
+  /**
+   * Keys and values of one token.
+   */
+  uint64_t kv_per_token;
+  /**
+   * Keys and values of a full session, in whole pages.
+   */
+  uint64_t kv_per_session;
+  /**
+   * An estimate of the activations of a batch, on each device that is used.
+   */
+  uint64_t scratch;
+  /**
+   * Weights, keys and values that found no place. A model mapped from files runs all the same, at the speed of the disk.
+   */
+  uint64_t left_over;
+  /**
+   * What a hidden state has.
+   */
+  uint64_t hidden;
+  /**
+   * Bytes per second of the link between nodes.
+   */
+  uint64_t link;
+  /**
+   * Tokens per second that memory allows a session at its beginning, layer after layer; 0 if that is not known.
+   */
+  double layer_split_empty;
+  /**
+   * The same at the end of the context.
+   */
+  double layer_split_full;
+  /**
+   * Tokens per second that memory allows a session at its beginning, with every matrix cut over all devices; 0 if that cannot be.
+   */
+  double tensor_parallel_empty;
+  /**
+   * The same at the end of the context.
+   */
+  double tensor_parallel_full;
+  /**
+   * `GROK1_KV_...`
+   */
+  int32_t kv_type;
+  /**
+   * Not 0 if everything has a place.
+   */
+  int32_t fits;
+} grok1_plan_info;
+
+/**
+ * The weights of a component that are stored in one format.
+ *
+ * Lifetime: its strings live as long as the plan. Threads: it is the caller's.
+ */
+typedef struct grok1_plan_share {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * "embedding", "attention", "router", "experts", "norms", "output".
+   */
+  const char *component;
+  /**
+   * The format: "f32", "i8", "q4_k".
+   */
+  const char *dtype;
+  /**
+   * Bytes of elements and of their scales.
+   */
+  uint64_t bytes;
+} grok1_plan_share;
+
+/**
+ * A device, or the memory of a host, and what lies there. Sizes are bytes.
+ *
+ * Lifetime: its name lives as long as the plan. Threads: it is the caller's.
+ */
+typedef struct grok1_plan_place {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * The device's name.
+   */
+  const char *name;
+  /**
+   * The machine it is in, from 0.
+   */
+  size_t node;
+  /**
+   * The first layer that lies there, with its keys and values.
+   */
+  size_t first_layer;
+  /**
+   * How many layers.
+   */
+  size_t layers;
+  /**
+   * Memory that a model may take.
+   */
+  uint64_t memory;
+  /**
+   * Bytes per second that its memory gives; 0 if that is not known.
+   */
+  uint64_t bandwidth;
+  /**
+   * Weights.
+   */
+  uint64_t weights;
+  /**
+   * Keys and values of all sessions.
+   */
+  uint64_t kv;
+  /**
+   * Activations.
+   */
+  uint64_t scratch;
+  /**
+   * Weights that one token reads.
+   */
+  uint64_t weights_per_token;
+  /**
+   * Keys and values that the last token of a full session reads.
+   */
+  uint64_t kv_read;
+  /**
+   * Not 0 if it is a host's processor and memory.
+   */
+  int32_t host;
+  /**
+   * Not 0 if the embedding lies there.
+   */
+  int32_t embedding;
+  /**
+   * Not 0 if the last norm and the output projection lie there.
+   */
+  int32_t head;
+  /**
+   * Not 0 if anything lies there.
+   */
+  int32_t used;
+} grok1_plan_place;
+
+/**
+ * A device whose figures are published.
+ *
+ * Lifetime: its strings live as long as the process. Threads: it is the caller's.
+ */
+typedef struct grok1_device {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * What it is called in descriptions.
+   */
+  const char *name;
+  /**
+   * Where the figures are from.
+   */
+  const char *source;
+  /**
+   * Bytes of memory.
+   */
+  uint64_t memory;
+  /**
+   * Bytes per second that its memory gives; 0 if no figure of its maker's was found.
+   */
+  uint64_t bandwidth;
+} grok1_device;
+
+/**
+ * What a model is converted to. Call `grok1_conversion_options_init` first.
+ *
+ * Lifetime: the call that it is given to. Threads: it is only read.
+ */
+typedef struct grok1_conversion_options {
+  /**
+   * Set by `grok1_conversion_options_init`.
+   */
+  size_t struct_size;
+  /**
+   * For GGUF, which type each tensor gets: one of `grok1_recipe_name`, in letters of either case. Must be set there.
+   */
+  const char *recipe;
+  /**
+   * For GGUF, exceptions "pattern=type": matrices whose name contains the pattern, in which `*` stands for anything, get that type. The
+   * last one that matches counts. NULL for none.
+   */
+  const char *const *exceptions;
+  /**
+   * How many.
+   */
+  size_t n_exceptions;
+  /**
+   * Cuts the tensors into files of at most so many bytes; 0 for one GGUF file, or safetensors files of 10 GB.
+   */
+  uint64_t split;
+  /**
+   * Threads of the host's own to compute on; NULL for the library's.
+   */
+  const struct grok1_pool *pool;
+  /**
+   * Threads that compute, the calling one included; 0 for one per CPU.
+   */
+  uint32_t threads;
+  /**
+   * `GROK1_FORMAT_...`
+   */
+  int32_t format;
+} grok1_conversion_options;
+
+/**
+ * What was written.
+ *
+ * Lifetime and threads: it is the caller's.
+ */
+typedef struct grok1_conversion_report {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * Files of tensors: what `grok1_conversion_file` counts to.
+   */
+  size_t files;
+  /**
+   * Tensors in them.
+   */
+  size_t tensors;
+  /**
+   * Tensors that an earlier run, which was interrupted, had written.
+   */
+  size_t resumed;
+  /**
+   * Bytes of all files of tensors.
+   */
+  uint64_t bytes;
+  /**
+   * Blocks of 32 weights that were made of int8.
+   */
+  uint64_t int8_blocks;
+  /**
+   * Those among them whose weights are not exactly the checkpoint's.
+   */
+  uint64_t int8_inexact;
+  /**
+   * The largest difference of such a weight, in units of its scale in the checkpoint.
+   */
+  double int8_worst;
+} grok1_conversion_report;
+
+/**
+ * What a comparison found, all being as it should.
+ *
+ * Lifetime and threads: it is the caller's.
+ */
+typedef struct grok1_verification {
+  /**
+   * The bytes that the caller said it has.
+   */
+  size_t struct_size;
+  /**
+   * Types of matrices: what `grok1_conversion_deviation` counts to.
+   */
+  size_t types;
+  /**
+   * Bytes that were compared.
+   */
+  uint64_t bytes;
+} grok1_verification;
+
+/**
+ * Gets a message of `len` bytes of UTF-8 and its `GROK1_LOG_...` level. Comes from any thread, from several at once.
+ */
+typedef void (*grok1_log_fn)(void *user, int32_t level, const char *message, size_t len);
+
+/**
  * All is well.
  */
 #define GROK1_OK 0
@@ -1403,6 +1870,13 @@ grok1_status grok1_model_trim(const struct grok1_model *model,
 GROK1_API void grok1_model_free(struct grok1_model *model);
 
 /**
+ * Fills `pool`, which has `size` bytes (`sizeof *pool`), with the defaults: a width of 1 and nothing to run with. NULL does nothing.
+ */
+GROK1_API
+void grok1_pool_init(struct grok1_pool *pool,
+                     size_t size);
+
+/**
  * Fills `entry`, which has `size` bytes (`sizeof *entry`), with the defaults. NULL does nothing.
  */
 GROK1_API void grok1_entry_init(struct grok1_entry *entry, size_t size);
@@ -1657,6 +2131,15 @@ grok1_status grok1_sampler_distribution(struct grok1_sampler *sampler,
                                         size_t capacity,
                                         size_t *needed,
                                         struct grok1_error **error);
+
+/**
+ * Natural logarithm of a token's probability under the softmax of `count` logits: what `grok1_session_score` writes, for rows of
+ * `GROK1_WANT_ALL`. NaN if a logit is, for a token beyond them, and for NULL.
+ */
+GROK1_API
+float grok1_log_probability(const float *logits,
+                            size_t count,
+                            uint32_t token);
 
 /**
  * How many tokens were drawn, which is the number of the next draw, in `*draws`.
@@ -1932,6 +2415,174 @@ size_t grok1_text_stream_stopped(const struct grok1_text_stream *stream);
  * Frees a text stream. NULL is fine.
  */
 GROK1_API void grok1_text_stream_free(struct grok1_text_stream *stream);
+
+/**
+ * Fills `options`, which has `size` bytes (`sizeof *options`), with the defaults. NULL does nothing.
+ */
+GROK1_API void grok1_plan_options_init(struct grok1_plan_options *options, size_t size);
+
+/**
+ * Plans for a checkpoint. Reads nothing. `options` may be NULL.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` for a description of a device that is none.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_checkpoint_plan(const struct grok1_checkpoint *checkpoint,
+                                   const struct grok1_plan_options *options,
+                                   struct grok1_plan **plan,
+                                   struct grok1_error **error);
+
+/**
+ * Fills `info`, which has `size` bytes (`sizeof *info`).
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_plan_get_info(const struct grok1_plan *plan,
+                                 struct grok1_plan_info *info,
+                                 size_t size,
+                                 struct grok1_error **error);
+
+/**
+ * Fills `share`, which has `size` bytes (`sizeof *share`), with number `index` of the shares.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` if there are not so many.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_plan_get_share(const struct grok1_plan *plan,
+                                  size_t index,
+                                  struct grok1_plan_share *share,
+                                  size_t size,
+                                  struct grok1_error **error);
+
+/**
+ * Fills `place`, which has `size` bytes (`sizeof *place`), with number `index` of the places.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` if there are not so many.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_plan_get_place(const struct grok1_plan *plan,
+                                  size_t index,
+                                  struct grok1_plan_place *place,
+                                  size_t size,
+                                  struct grok1_error **error);
+
+/**
+ * Frees a plan. NULL is fine.
+ */
+GROK1_API void grok1_plan_free(struct grok1_plan *plan);
+
+/**
+ * Fills `device`, which has `size` bytes (`sizeof *device`), with number `index` of the devices that descriptions can name without their
+ * figures.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` if there are not so many.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_known_device(size_t index,
+                                struct grok1_device *device,
+                                size_t size,
+                                struct grok1_error **error);
+
+/**
+ * Fills `options`, which has `size` bytes (`sizeof *options`), with the defaults. NULL does nothing.
+ */
+GROK1_API void grok1_conversion_options_init(struct grok1_conversion_options *options, size_t size);
+
+/**
+ * Name number `index` of the recipes for GGUF: "q8_0", "q4_k_m"; NULL if there are not so many. Lives as long as the process.
+ */
+GROK1_API
+const char *grok1_recipe_name(size_t index);
+
+/**
+ * Prepares to convert a checkpoint.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` for a recipe or an exception that is none, and for GGUF without a recipe.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_conversion_new(const struct grok1_checkpoint *checkpoint,
+                                  const struct grok1_conversion_options *options,
+                                  struct grok1_conversion **conversion,
+                                  struct grok1_error **error);
+
+/**
+ * Writes the model to `path`: a file, the first part of the names of several, or a folder. Nothing of that name may be there. What is not
+ * whole yet stands in "path.partial"; after an error, a cancellation included, calling this again goes on. Fills `report`, which has `size`
+ * bytes (`sizeof *report`). `control` may be NULL.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` if something of that name is there, `GROK1_ERR_FORMAT` for weights that cannot be written so,
+ * `GROK1_ERR_RESOURCE` if the disk has no room or refuses, `GROK1_ERR_CANCELLED`.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_conversion_run(struct grok1_conversion *conversion,
+                                  const char *path,
+                                  const struct grok1_control *control,
+                                  struct grok1_conversion_report *report,
+                                  size_t size,
+                                  struct grok1_error **error);
+
+/**
+ * Path of number `index` of the files that the last run wrote, the first of which opens the model; NULL if there are not so many, while
+ * another call uses the conversion, and for NULL. Lives until the conversion runs again or is freed.
+ */
+GROK1_API
+const char *grok1_conversion_file(const struct grok1_conversion *conversion,
+                                  size_t index);
+
+/**
+ * Makes everything again, compares it with what stands at `path`, and fills `verification`, which has `size` bytes (`sizeof *verification`).
+ * `control` may be NULL.
+ *
+ * Returns `GROK1_ERR_FORMAT` if a byte differs or a file is missing, `GROK1_ERR_RESOURCE` if one cannot be read, `GROK1_ERR_CANCELLED`.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_conversion_verify(struct grok1_conversion *conversion,
+                                     const char *path,
+                                     const struct grok1_control *control,
+                                     struct grok1_verification *verification,
+                                     size_t size,
+                                     struct grok1_error **error);
+
+/**
+ * How far the matrices of type number `index` are from the checkpoint's, as the last `grok1_conversion_verify` found: the type's name in
+ * `*dtype`, which lives until the conversion is used again, and in `*deviation` the root of the mean square of the differences in units of
+ * that of the weights.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` if there are not so many.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_conversion_deviation(const struct grok1_conversion *conversion,
+                                        size_t index,
+                                        const char **dtype,
+                                        double *deviation,
+                                        struct grok1_error **error);
+
+/**
+ * Frees a conversion. NULL is fine.
+ */
+GROK1_API void grok1_conversion_free(struct grok1_conversion *conversion);
+
+/**
+ * Hands messages up to `max_level` (`GROK1_LOG_...`) to `log`, in place of the callback before; NULL for silence, which is what there is
+ * at first. For the whole process. When this returns, the callback before is not running and will not be called again.
+ *
+ * Returns `GROK1_ERR_ARGUMENT` for another level, `GROK1_ERR_BUSY` within a log callback, and `GROK1_ERR_UNSUPPORTED` in a Rust program that
+ * has a logger of its own, which gets the messages already.
+ */
+GROK1_API
+GROK1_NODISCARD
+grok1_status grok1_set_log(grok1_log_fn log,
+                           void *user,
+                           int32_t max_level,
+                           struct grok1_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 
 use super::control::{control, grok1_control};
-use super::error::{Failure, grok1_error, guard};
+use super::error::{grok1_error, guard};
 use super::model::{grok1_model, grok1_model_options};
 use super::pointer::{self, Versioned, c_string};
 use super::source::{HostFolder, grok1_source};
@@ -174,22 +174,8 @@ pub struct grok1_checkpoint_info {
     pub vocabulary: usize,
 }
 
-// SAFETY: fields of one word, the two of 64 bits at multiples of 8; valid in any bits.
-unsafe impl Versioned for grok1_checkpoint_info {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            location: ptr::null(),
-            format: ptr::null(),
-            bytes: 0,
-            bytes_per_token: 0,
-            tensors: 0,
-            vocabulary: 0,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_checkpoint_info {}
 
 /// Fills `info`, which has `size` bytes (`sizeof *info`).
 #[unsafe(no_mangle)]
@@ -246,24 +232,8 @@ pub struct grok1_tensor {
     pub bytes: u64,
 }
 
-// SAFETY: fields of one word, the one of 64 bits at a multiple of 8; valid in any bits.
-unsafe impl Versioned for grok1_tensor {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            name: ptr::null(),
-            file: ptr::null(),
-            dtype: ptr::null(),
-            shape: ptr::null(),
-            n_shape: 0,
-            scales: ptr::null(),
-            n_scales: 0,
-            bytes: 0,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_tensor {}
 
 /// Fills `tensor`, which has `size` bytes (`sizeof *tensor`), with number `index` of the stored tensors, in file order.
 ///
@@ -283,10 +253,7 @@ pub unsafe extern "C" fn grok1_checkpoint_get_tensor(
             let out = pointer::sized_output("tensor", tensor, size)?;
             let handle = pointer::get("checkpoint", checkpoint)?;
             let found = handle.checkpoint.tensors.get(index).zip(handle.tensors.get(index));
-            let (stored, names) = found.ok_or_else(|| {
-                let count = handle.tensors.len();
-                Failure::argument(format!("index is {index}, and there are {count} tensors"))
-            })?;
+            let (stored, names) = found.ok_or_else(|| pointer::beyond(index, handle.tensors.len()))?;
             let scales = stored.scales.as_deref();
             out.put(grok1_tensor {
                 struct_size: size,
@@ -358,14 +325,8 @@ pub struct grok1_config {
     pub eos: u32,
 }
 
-// SAFETY: fields of one word, then twelve of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_config {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self::from(&ModelConfig::grok1())
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_config {}
 
 impl From<&ModelConfig> for grok1_config {
     fn from(config: &ModelConfig) -> Self {

@@ -46,11 +46,11 @@ pub struct grok1_control {
     pub progress_user: *mut c_void,
 }
 
-// SAFETY: four fields of one word each, valid in any bits.
-unsafe impl Versioned for grok1_control {
-    const FIRST: usize = 4 * size_of::<usize>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_control {}
 
-    fn defaults() -> Self {
+impl Default for grok1_control {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             cancel: ptr::null(),

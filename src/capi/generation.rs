@@ -78,11 +78,11 @@ pub struct grok1_generation_options {
     pub reserved: i32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_generation_options {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_generation_options {}
 
-    fn defaults() -> Self {
+impl Default for grok1_generation_options {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             max_tokens: usize::MAX,
@@ -177,25 +177,8 @@ pub struct grok1_token {
     pub stop_index: u32,
 }
 
-// SAFETY: fields of one word, then four of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_token {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            text: c"".as_ptr(),
-            text_len: 0,
-            alternatives: ptr::null(),
-            n_alternatives: 0,
-            index: 0,
-            id: 0,
-            logprob: f32::NAN,
-            finish: GROK1_FINISH_NONE,
-            stop_index: 0,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_token {}
 
 fn finish_code(finish: Option<Finish>) -> (i32, u32) {
     match finish {
@@ -366,14 +349,8 @@ pub struct grok1_generation_info {
     pub stop_index: u32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_generation_info {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self { struct_size: size_of::<Self>(), tokens: 0, finish: GROK1_FINISH_NONE, stop_index: 0 }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_generation_info {}
 
 /// Fills `info`, which has `size` bytes (`sizeof *info`).
 #[unsafe(no_mangle)]

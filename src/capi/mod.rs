@@ -31,6 +31,7 @@ mod checkpoint;
 mod source;
 
 mod model;
+mod pool;
 
 mod run;
 mod session;
@@ -42,6 +43,12 @@ mod generation;
 
 mod tokenizer;
 
+mod plan;
+
+mod convert;
+
+mod log;
+
 #[cfg(feature = "testing")]
 mod testing;
 
@@ -49,9 +56,13 @@ pub use self::abi::*;
 pub use self::cancel::*;
 pub use self::checkpoint::*;
 pub use self::control::*;
+pub use self::convert::*;
 pub use self::error::*;
 pub use self::generation::*;
+pub use self::log::*;
 pub use self::model::*;
+pub use self::plan::*;
+pub use self::pool::*;
 pub use self::run::*;
 pub use self::sampler::*;
 pub use self::session::*;

@@ -7,6 +7,7 @@ use super::checkpoint::{grok1_checkpoint, grok1_config};
 use super::control::{control, grok1_control};
 use super::error::{Failure, grok1_error, guard};
 use super::pointer::{self, Versioned, c_string};
+use super::pool::{grok1_pool, pool};
 use super::status::grok1_status;
 use super::tokenizer::grok1_tokenizer;
 use crate::{KvType, Model, ModelOptions, Precision, WeightStorage};
@@ -63,6 +64,8 @@ pub struct grok1_model_options {
     pub kv_limit: u64,
     /// Tokens that go through the layers together at most; 0 for the default, 512.
     pub batch_rows: usize,
+    /// Threads of the host's own to compute on; NULL for the library's.
+    pub pool: *const grok1_pool,
     /// Threads that compute, the calling one included; 0 for one per CPU. Results are the same bits for any number.
     pub threads: u32,
     /// `GROK1_PRECISION_...`
@@ -73,16 +76,17 @@ pub struct grok1_model_options {
     pub weights: i32,
 }
 
-// SAFETY: fields of one word, the one of 64 bits at a multiple of 8, then four of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_model_options {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_model_options {}
 
-    fn defaults() -> Self {
+impl Default for grok1_model_options {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             tokenizer: ptr::null(),
             kv_limit: 0,
             batch_rows: 0,
+            pool: ptr::null(),
             threads: 0,
             precision: GROK1_PRECISION_STANDARD,
             kv_type: GROK1_KV_BF16,
@@ -112,6 +116,10 @@ impl grok1_model_options {
         if let Some(tokenizer) = unsafe { pointer::optional_path("tokenizer", self.tokenizer)? } {
             options = options.tokenizer(tokenizer);
         }
+        // SAFETY: as this function asks.
+        if let Some(pool) = unsafe { pool(self.pool)? } {
+            options = options.pool(pool);
+        }
         if self.kv_limit > 0 {
             options = options.kv_limit(self.kv_limit);
         }
@@ -130,7 +138,7 @@ pub(super) fn kv_type(code: i32) -> Result<KvType, Failure> {
     }
 }
 
-fn kv_code(kv_type: KvType) -> i32 {
+pub(super) fn kv_code(kv_type: KvType) -> i32 {
     match kv_type {
         KvType::BF16 => GROK1_KV_BF16,
         KvType::F32 => GROK1_KV_F32,
@@ -197,24 +205,8 @@ pub struct grok1_model_info {
     pub has_tokenizer: i32,
 }
 
-// SAFETY: fields of one word, the one of 64 bits at a multiple of 8, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_model_info {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            location: ptr::null(),
-            format: ptr::null(),
-            device: ptr::null(),
-            vocab: 0,
-            context: 0,
-            kv_bytes: 0,
-            kv_type: 0,
-            has_tokenizer: 0,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_model_info {}
 
 /// Fills `info`, which has `size` bytes (`sizeof *info`).
 #[unsafe(no_mangle)]

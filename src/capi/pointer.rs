@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
@@ -184,6 +184,14 @@ pub(super) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 
+/// A path of ours for C.
+pub(super) fn c_path(path: &Path) -> CString {
+    #[cfg(unix)]
+    return CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).unwrap_or_default();
+    #[cfg(not(unix))]
+    c_string(&path.display().to_string())
+}
+
 /// The caller's buffer of the form that is called twice.
 pub(super) struct Buffer<T> {
     values: *mut T,
@@ -232,13 +240,10 @@ impl<T: Copy> Buffer<T> {
 /// A public struct that begins with its size: fields are only ever added at the end.
 ///
 /// # Safety
-/// `repr(C)`, without padding, its first field is `struct_size: usize`, and any bits are a valid value.
+/// `repr(C)`, its first field is `struct_size: usize`, and any bits are a valid value.
 pub(super) unsafe trait Versioned: Copy {
-    /// The size that shipped first.
-    const FIRST: usize;
-
-    /// The defaults.
-    fn defaults() -> Self;
+    /// The size that shipped first; a struct that has grown since says it itself.
+    const FIRST: usize = size_of::<Self>();
 }
 
 /// Reads options. NULL is all defaults; in an older, shorter struct fields that it does not have keep their defaults; a newer, longer
@@ -246,9 +251,9 @@ pub(super) unsafe trait Versioned: Copy {
 ///
 /// # Safety
 /// `pointer` is NULL or begins with its size and has as many bytes.
-pub(super) unsafe fn options<T: Versioned>(name: &str, pointer: *const T) -> Result<T, Failure> {
+pub(super) unsafe fn options<T: Versioned + Default>(name: &str, pointer: *const T) -> Result<T, Failure> {
     if pointer.is_null() {
-        return Ok(T::defaults());
+        return Ok(T::default());
     }
     aligned(name, pointer)?;
     // SAFETY: aligned; the rest as this function asks.
@@ -262,7 +267,7 @@ pub(super) unsafe fn options<T: Versioned>(name: &str, pointer: *const T) -> Res
 ///
 /// # Safety
 /// There are `size` bytes at `pointer`.
-pub(super) unsafe fn element<T: Versioned>(
+pub(super) unsafe fn element<T: Versioned + Default>(
     name: &str,
     pointer: *const c_void,
     size: usize,
@@ -278,7 +283,7 @@ pub(super) unsafe fn element<T: Versioned>(
             );
             return Err(Failure::new(GROK1_ERR_ABI, message));
         }
-        let mut value = T::defaults();
+        let mut value = T::default();
         (&raw mut value).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), known);
         Ok(value)
     }
@@ -288,7 +293,7 @@ pub(super) unsafe fn element<T: Versioned>(
 ///
 /// # Safety
 /// `pointer` is NULL or has `count` structs, each beginning with its size and having as many bytes.
-pub(super) unsafe fn elements<T: Versioned>(
+pub(super) unsafe fn elements<T: Versioned + Default>(
     name: &str,
     pointer: *const T,
     count: usize,
@@ -316,6 +321,11 @@ pub(super) unsafe fn elements<T: Versioned>(
     elements.collect()
 }
 
+/// There is no number `index` of so many.
+pub(super) fn beyond(index: usize, count: usize) -> Failure {
+    Failure::argument(format!("index is {index}, expected less than {count}"))
+}
+
 /// A field that has no meaning yet.
 pub(super) fn reserved(name: &str, value: i32) -> Result<(), Failure> {
     if value == 0 {
@@ -338,12 +348,12 @@ fn check_size<T: Versioned>(name: &str, size: usize) -> Result<(), Failure> {
 ///
 /// # Safety
 /// `pointer` is NULL or has room for `size` bytes.
-pub(super) unsafe fn init<T: Versioned>(pointer: *mut T, size: usize) {
+pub(super) unsafe fn init<T: Versioned + Default>(pointer: *mut T, size: usize) {
     // SAFETY: as this function asks.
     quiet((), || unsafe {
         if !pointer.is_null() && pointer.is_aligned() && size >= size_of::<usize>() {
             pointer.cast::<u8>().write_bytes(0, size);
-            SizedOutput { out: pointer, size }.put(T::defaults());
+            SizedOutput { out: pointer, size }.put(T::default());
         }
     });
 }

@@ -53,11 +53,11 @@ pub struct grok1_entry {
     pub reserved: i32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_entry {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_entry {}
 
-    fn defaults() -> Self {
+impl Default for grok1_entry {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             session: ptr::null_mut(),

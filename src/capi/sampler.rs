@@ -4,10 +4,10 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 
-use super::error::{Failure, grok1_error, guard};
+use super::error::{Failure, grok1_error, guard, quiet};
 use super::pointer::{self, User, Versioned};
 use super::status::grok1_status;
-use crate::{Alternative, Sampled, Sampler};
+use crate::{Alternative, Sampled, Sampler, log_probability};
 
 /// Chooses the next token from a model's logits. One belongs to one sequence.
 ///
@@ -108,11 +108,11 @@ pub struct grok1_sampler_options {
     pub logprobs: i32,
 }
 
-// SAFETY: fields of one word, the one of 64 bits at a multiple of 8, then eight of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_sampler_options {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_sampler_options {}
 
-    fn defaults() -> Self {
+impl Default for grok1_sampler_options {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             seed: 0,
@@ -308,20 +308,8 @@ pub struct grok1_sampled {
     pub logprob: f32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_sampled {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            alternatives: ptr::null(),
-            n_alternatives: 0,
-            token: 0,
-            logprob: f32::NAN,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_sampled {}
 
 /// The tokens that `grok1_sampler_sample` would draw from and, at the same places, their probabilities, in the order of ids: the form that
 /// is called twice, with two buffers of `capacity`. Draws nothing.
@@ -355,6 +343,17 @@ pub unsafe extern "C" fn grok1_sampler_distribution(
             probability_buffer.put(&probabilities)
         })
     }
+}
+
+/// Natural logarithm of a token's probability under the softmax of `count` logits: what `grok1_session_score` writes, for rows of
+/// `GROK1_WANT_ALL`. NaN if a logit is, for a token beyond them, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn grok1_log_probability(logits: *const f32, count: usize, token: u32) -> f32 {
+    // SAFETY: as the header asks.
+    quiet(f32::NAN, || unsafe {
+        let logits = pointer::slice("logits", logits, count);
+        logits.map_or(f32::NAN, |logits| log_probability(logits, token))
+    })
 }
 
 /// How many tokens were drawn, which is the number of the next draw, in `*draws`.

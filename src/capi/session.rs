@@ -49,11 +49,11 @@ pub struct grok1_session_options {
     pub reserved: i32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_session_options {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_session_options {}
 
-    fn defaults() -> Self {
+impl Default for grok1_session_options {
+    fn default() -> Self {
         Self { struct_size: size_of::<Self>(), context: 0, beyond_trained_length: 0, reserved: 0 }
     }
 }
@@ -292,21 +292,8 @@ pub struct grok1_session_info {
     pub poisoned: i32,
 }
 
-// SAFETY: fields of one word, then two of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_session_info {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            tokens: 0,
-            position: 0,
-            context: 0,
-            has_logits: 0,
-            poisoned: 0,
-        }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_session_info {}
 
 /// Fills `info`, which has `size` bytes (`sizeof *info`). A poisoned session has one too.
 #[unsafe(no_mangle)]

@@ -44,11 +44,11 @@ pub struct grok1_source {
     pub fd: isize,
 }
 
-// SAFETY: fields of 8 bytes, or of 4 where all but `len`, which stands at a multiple of 8, are; valid in any bits.
-unsafe impl Versioned for grok1_source {
-    const FIRST: usize = size_of::<Self>();
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_source {}
 
-    fn defaults() -> Self {
+impl Default for grok1_source {
+    fn default() -> Self {
         Self {
             struct_size: size_of::<Self>(),
             name: ptr::null(),

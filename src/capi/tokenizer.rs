@@ -220,15 +220,8 @@ pub struct grok1_tokenizer_info {
     pub pad: u32,
 }
 
-// SAFETY: fields of one word, then four of 32 bits; valid in any bits.
-unsafe impl Versioned for grok1_tokenizer_info {
-    const FIRST: usize = size_of::<Self>();
-
-    fn defaults() -> Self {
-        let [unk, bos, eos, pad] = [GROK1_NO_TOKEN; 4];
-        Self { struct_size: size_of::<Self>(), tokens: 0, unk, bos, eos, pad }
-    }
-}
+// SAFETY: `repr(C)`, its size first, then numbers and pointers.
+unsafe impl Versioned for grok1_tokenizer_info {}
 
 /// Fills `info`, which has `size` bytes (`sizeof *info`).
 #[unsafe(no_mangle)]

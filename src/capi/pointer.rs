@@ -57,14 +57,28 @@ pub(super) unsafe fn optional<T>(handle: *const T) -> Option<Arc<T>> {
 pub(super) fn lock<'a, T>(name: &str, mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, Failure> {
     match mutex.try_lock() {
         Ok(guard) => Ok(guard),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::new(GROK1_ERR_BUSY, format!("{name} is in use by another call")))
-        }
+        Err(TryLockError::WouldBlock) => Err(in_use(name)),
         Err(TryLockError::Poisoned(_)) => {
             let message = format!("{name} took part in a call that a defect stopped; it can only be freed");
             Err(Failure::new(GROK1_ERR_POISONED, message))
         }
     }
+}
+
+/// As [`lock`], also after a defect: to look at what is left.
+pub(super) fn lock_even_poisoned<'a, T>(
+    name: &str,
+    mutex: &'a Mutex<T>,
+) -> Result<MutexGuard<'a, T>, Failure> {
+    match mutex.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::WouldBlock) => Err(in_use(name)),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+    }
+}
+
+fn in_use(name: &str) -> Failure {
+    Failure::new(GROK1_ERR_BUSY, format!("{name} is in use by another call"))
 }
 
 /// An output, set to zero or NULL at once: a failed call leaves nothing to free.

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::control::{control, grok1_control};
 use super::error::{Failure, grok1_error, guard, quiet};
@@ -309,10 +309,7 @@ pub unsafe extern "C" fn grok1_session_get_info(
         guard(error, || {
             let out = pointer::sized_output("info", info, size)?;
             let handle = pointer::get("session", session)?;
-            let session = match handle.session.try_lock() {
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                _ => handle.lock()?,
-            };
+            let session = pointer::lock_even_poisoned("session", &handle.session)?;
             out.put(grok1_session_info {
                 struct_size: size,
                 tokens: session.tokens().len(),

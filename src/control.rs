@@ -67,7 +67,7 @@ type Report = dyn Fn(Progress) + Send + Sync;
 /// Goes into every long call: may cancel it and hears of its progress. The default does neither.
 #[derive(Clone, Default)]
 pub struct Control {
-    cancel: Option<Cancel>,
+    cancels: Vec<Cancel>,
     progress: Option<Arc<Report>>,
 }
 
@@ -83,10 +83,10 @@ impl Control {
         Self::default()
     }
 
-    /// Stops when `cancel` is set.
+    /// Stops when `cancel` is set, or any other given before: that of the request, and that of the whole program.
     #[must_use]
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
-        self.cancel = Some(cancel.clone());
+        self.cancels.push(cancel.clone());
         self
     }
 
@@ -100,7 +100,7 @@ impl Control {
     /// Whether a stop was asked for.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(Cancel::is_set)
+        self.cancels.iter().any(Cancel::is_set)
     }
 
     /// An error of kind [`Outcome::Cancelled`] once a stop was asked for.
@@ -125,7 +125,7 @@ impl crate::error::Classify for Cancelled {
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
-            .field("cancel", &self.cancel)
+            .field("cancels", &self.cancels)
             .field("progress", &self.progress.is_some())
             .finish()
     }

@@ -21,6 +21,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
+//! | `capi` | the C ABI (feature `capi`), over everything that is public below |
 //! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`plan`] | what a model needs and where it would lie, from headers alone |
@@ -51,6 +52,8 @@
 compile_error!("weights are read where they lie, and they are little-endian");
 
 pub mod backend;
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod checkpoint;
 mod config;
 mod control;

@@ -1,10 +1,10 @@
 //! Where bytes come from: files, folders, or whatever a host has. Uses nothing.
 //!
-//! No descriptor stays open: a checkpoint of 770 files must open under `ulimit -n 256`.
+//! No descriptor of ours stays open: a checkpoint of 770 files must open under `ulimit -n 256`.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub trait Folder: Send + Sync {
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    /// One that was opened by someone else.
+    file: Option<File>,
     len: u64,
     map: OnceLock<Mmap>,
 }
@@ -62,14 +64,28 @@ impl FileSource {
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         let metadata = std::fs::metadata(&path)?;
+        Self::with(path, None, &metadata)
+    }
+
+    /// A file that is open already, for programs that may open none; called `name` in messages. It stays open.
+    pub fn from_file(name: impl Into<PathBuf>, file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Self::with(name.into(), Some(file), &metadata)
+    }
+
+    fn with(path: PathBuf, file: Option<File>, metadata: &Metadata) -> io::Result<Self> {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Self { path, len: metadata.len(), map: OnceLock::new() })
+        Ok(Self { path, file, len: metadata.len(), map: OnceLock::new() })
+    }
+
+    fn file(&self) -> io::Result<File> {
+        self.file.as_ref().map_or_else(|| File::open(&self.path), File::try_clone)
     }
 
     fn map(&self) -> io::Result<Mmap> {
-        let file = File::open(&self.path)?;
+        let file = self.file()?;
         // SAFETY: the mapping is read-only and private to this value. The file may be changed by others; every reader of
         // weights treats the bytes as untrusted numbers, and shrinking is documented above.
         let map = unsafe { Mmap::map(&file) }?;
@@ -87,7 +103,7 @@ impl Source for FileSource {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        read_exact_at(&File::open(&self.path)?, offset, out)
+        read_exact_at(&self.file()?, offset, out)
     }
 
     fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>> {
@@ -276,14 +292,20 @@ impl fmt::Debug for JoinedSource {
     }
 }
 
-/// Sources in memory by name: tests, fuzzing, and hosts with a store of their own.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryFolder(BTreeMap<String, Arc<[u8]>>);
+/// Sources by name, bytes in memory or others: tests, fuzzing, and hosts with a store of their own.
+#[derive(Clone, Default)]
+pub struct MemoryFolder(BTreeMap<String, Arc<dyn Source>>);
 
 impl MemoryFolder {
     /// Adds or replaces `name`.
     pub fn insert(&mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) {
-        self.0.insert(name.into(), bytes.into());
+        let name = name.into();
+        self.insert_source(name.clone(), Arc::new(MemorySource::new(name, bytes)));
+    }
+
+    /// Adds or replaces `name` with bytes that lie elsewhere.
+    pub fn insert_source(&mut self, name: impl Into<String>, source: Arc<dyn Source>) {
+        self.0.insert(name.into(), source);
     }
 
     /// Removes `name`.
@@ -302,8 +324,13 @@ impl Folder for MemoryFolder {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn Source>> {
-        let bytes = self.0.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemorySource::new(name, Arc::clone(bytes))))
+        Ok(Arc::clone(self.0.get(name).ok_or(io::ErrorKind::NotFound)?))
+    }
+}
+
+impl fmt::Debug for MemoryFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

@@ -90,6 +90,21 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// The index of the entry that is at fault, if one is.
+    #[must_use]
+    pub fn entry(&self) -> Option<usize> {
+        match *self {
+            Self::NoTokens { entry }
+            | Self::Token { entry, .. }
+            | Self::OtherModel { entry }
+            | Self::ContextFull { entry, .. }
+            | Self::KvFull { entry, .. } => Some(entry),
+            _ => None,
+        }
+    }
+}
+
 impl Classify for ModelError {
     fn kind(&self) -> ErrorKind {
         match self {

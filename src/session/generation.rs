@@ -1,6 +1,6 @@
 //! Generating text: one token after the other, until something ends it. Uses `model`, `text` and `sample`.
 
-use super::{Entry, Session, SessionError};
+use super::{Session, SessionError};
 use crate::control::Control;
 use crate::error::Result;
 use crate::model::ModelError;
@@ -174,6 +174,22 @@ impl Generation {
         Ok(Some(Piece { sampled, text, finish: self.finish }))
     }
 
+    /// Runs what waits in the session, if it has no logits, and [accepts](Self::accept) a token; `None` once the generation has ended.
+    ///
+    /// # Errors
+    /// Those of [`Model::run`](crate::Model::run) and of [`accept`](Self::accept); calling it again goes on.
+    pub fn next(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        control: &Control,
+    ) -> Result<Option<Piece>> {
+        if self.finish.is_none() && session.logits().is_none() {
+            session.feed(&[], control)?;
+        }
+        self.accept(session, sampler)
+    }
+
     /// Text that goes on where the session's ends; a session of control tokens only has no text yet.
     fn open_stream(&self, session: &Session) -> Result<Option<TextStream>> {
         let Ok(tokenizer) = session.model().tokenizer() else {
@@ -248,10 +264,7 @@ impl Session {
     ) -> Generate<'a> {
         let prompt = match prompt.into() {
             Prompt::Tokens(tokens) => Ok(tokens.to_vec()),
-            Prompt::Text(text) => self.model.tokenizer().map(|tokenizer| match self.tokens.is_empty() {
-                true => tokenizer.encode(text),
-                false => tokenizer.encode_continuation(text),
-            }),
+            Prompt::Text(text) => self.encode(text),
         };
         Generate {
             session: self,
@@ -300,11 +313,10 @@ impl Generate<'_> {
             return Ok(None);
         }
         let prompt = self.prompt.take().transpose()?.unwrap_or_default();
-        if !prompt.is_empty() || self.session.logits().is_none() {
-            let model = self.session.model.clone();
-            model.run(&mut [Entry::new(self.session, &prompt)], &self.control)?;
+        if !prompt.is_empty() {
+            self.session.feed(&prompt, &self.control)?;
         }
-        self.generation.accept(self.session, self.sampler)
+        self.generation.next(self.session, self.sampler, &self.control)
     }
 }
 

@@ -147,6 +147,23 @@ impl Session {
         self.tokens.push(token);
     }
 
+    /// Appends text without running it. Text that begins a session is encoded as SentencePiece does; later text goes on where the
+    /// session's ends.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTokenizer`].
+    pub fn push_text(&mut self, text: &str) -> Result<()> {
+        let tokens = self.encode(text)?;
+        self.tokens.extend(tokens);
+        Ok(())
+    }
+
+    /// The tokens of text that comes after the session's.
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer()?;
+        Ok(if self.tokens.is_empty() { tokenizer.encode(text) } else { tokenizer.encode_continuation(text) })
+    }
+
     /// Runs `tokens` and returns the logits of the last one, `[vocab]`.
     ///
     /// Long inputs go through in batches; `control` may cancel between and within them, and hears of the progress. All or

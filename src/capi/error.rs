@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
 
 use super::pointer::{self, c_string};
 use super::status::*;
@@ -114,21 +115,17 @@ pub(super) unsafe fn guard(
     error: *mut *mut grok1_error,
     entry_point: impl FnOnce() -> Result<(), Failure>,
 ) -> grok1_status {
+    let out = NonNull::new(error).filter(|out| out.is_aligned());
     // SAFETY: as this function asks.
-    let set = |value| unsafe {
-        if !error.is_null() && error.is_aligned() {
-            error.write(value);
-        }
-    };
-    set(std::ptr::null_mut());
+    let set = |value| out.into_iter().for_each(|out| unsafe { out.write(value) });
+    set(ptr::null_mut());
     let Failure { status, message, entry } = match catch_unwind(AssertUnwindSafe(entry_point)) {
         Ok(Ok(())) => return GROK1_OK,
         Ok(Err(failure)) => failure,
         Err(payload) => Failure::of_panic(payload),
     };
-    if !error.is_null() {
-        let message = c_string(&message);
-        set(pointer::new(grok1_error { status, message, entry }));
+    if out.is_some() {
+        set(pointer::new(grok1_error { status, message: c_string(&message), entry }));
     }
     status
 }

@@ -417,3 +417,72 @@ pub(super) struct User(pub(super) *mut c_void);
 unsafe impl Send for User {}
 // SAFETY: as above.
 unsafe impl Sync for User {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A struct that shipped with its first two fields, and has grown by a third.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Grown {
+        struct_size: usize,
+        first: u64,
+        added: u64,
+    }
+
+    // SAFETY: `repr(C)`, its size first, then numbers.
+    unsafe impl Versioned for Grown {
+        const FIRST: usize = std::mem::offset_of!(Grown, added);
+    }
+
+    impl Default for Grown {
+        fn default() -> Self {
+            Self { struct_size: size_of::<Self>(), first: 1, added: 2 }
+        }
+    }
+
+    #[test]
+    fn an_older_struct_keeps_the_default_of_what_it_does_not_have() {
+        let older = [16_u64, 7];
+        // SAFETY: a struct of 16 bytes.
+        let read = unsafe { options::<Grown>("options", older.as_ptr().cast()) };
+        assert_eq!(read.ok(), Some(Grown { struct_size: 16, first: 7, added: 2 }));
+    }
+
+    #[test]
+    fn a_struct_smaller_than_the_first_is_refused() {
+        let smaller = [8_u64, 7];
+        // SAFETY: a struct that says it has 8 bytes.
+        let read = unsafe { options::<Grown>("options", smaller.as_ptr().cast()) };
+        assert!(read.is_err_and(|failure| failure.is(GROK1_ERR_ARGUMENT)));
+    }
+
+    #[test]
+    fn an_older_caller_gets_what_it_has_room_for() {
+        let mut older = [9_u64; 3];
+        // SAFETY: room for 16 of 24 bytes.
+        unsafe {
+            let Ok(out) = sized_output::<Grown>("info", older.as_mut_ptr().cast(), 16) else { panic!() };
+            out.put(Grown { struct_size: 0, first: 5, added: 6 });
+        }
+        assert_eq!(older, [16, 5, 9]);
+    }
+
+    #[test]
+    fn a_length_that_no_slice_has_is_refused() {
+        let value = 0_u64;
+        // SAFETY: refused before anything is read.
+        assert!(unsafe { slice("values", &raw const value, usize::MAX / 4) }.is_err());
+        // SAFETY: as above.
+        assert!(unsafe { slice("values", (&raw const value).wrapping_byte_add(1), 1) }.is_err());
+    }
+
+    #[test]
+    fn wrong_utf8_is_told_by_its_place() {
+        let bytes = [b'a', 0xc3, b'b'];
+        // SAFETY: three bytes.
+        let Err(failure) = (unsafe { text("text", bytes.as_ptr().cast(), 3) }) else { panic!() };
+        assert!(failure.is(GROK1_ERR_UTF8));
+    }
+}

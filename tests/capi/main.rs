@@ -4,6 +4,8 @@
 //! `GROK1_WRITE_GOLDEN=1 cargo test --features capi,testing --test capi` writes the lists in `golden` anew.
 
 mod c;
+mod callbacks;
+mod files;
 mod freeing;
 mod generation;
 mod handles;
@@ -11,6 +13,7 @@ mod header;
 mod layout;
 mod nulls;
 mod panics;
+mod saved;
 mod signals;
 mod sizes;
 mod sources;

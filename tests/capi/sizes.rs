@@ -54,8 +54,8 @@ fn a_struct_that_was_not_initialised_is_refused() {
 #[test]
 fn initialising_an_older_struct_writes_no_more_than_it_has() {
     let mut bytes = [0xaa_u8; 64];
-    // SAFETY: 24 of 64 bytes; aligned below.
     let aligned = bytes.as_mut_ptr().wrapping_add(bytes.as_ptr().align_offset(8));
+    // SAFETY: 24 bytes of 64, from the first one that is aligned.
     unsafe { grok1_sampler_options_init(aligned.cast(), 24) };
     let written = bytes.iter().filter(|&&byte| byte != 0xaa).count();
     assert_eq!(written, 24);

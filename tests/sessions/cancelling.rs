@@ -43,6 +43,18 @@ impl Scene {
 }
 
 #[test]
+fn any_of_several_cancels_stops_a_run() {
+    let (request, program) = (Cancel::new(), Cancel::new());
+    let control = Control::new().cancel(&request).cancel(&program);
+    for cancel in [request, program] {
+        assert!(!control.is_cancelled());
+        cancel.set();
+        assert!(control.is_cancelled());
+        cancel.clear();
+    }
+}
+
+#[test]
 fn a_run_stopped_after_any_layer_leaves_the_session_as_it_was() {
     let mut scene = Scene::new(tiny(standard().batch_rows(30)));
     let layers = scene.model.config().layers as u64;

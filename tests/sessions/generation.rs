@@ -57,6 +57,25 @@ fn text_that_begins_a_session_has_no_space_in_front() {
 }
 
 #[test]
+fn pushed_text_is_a_prompt_and_a_generation_runs_it() {
+    let model = tiny(standard());
+    let expected = {
+        let mut session = model.session().unwrap();
+        [generate(&mut session, "The king", 5), generate(&mut session, " and", 5)]
+    };
+    let (mut session, mut sampler) = (model.session().unwrap(), greedy());
+    for (prompt, expected) in ["The king", " and"].into_iter().zip(expected) {
+        session.push_text(prompt).unwrap();
+        let mut generation = Generation::new().max_tokens(5);
+        let next = || generation.next(&mut session, &mut sampler, &Control::new()).unwrap();
+        assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), expected);
+    }
+    let mut session = wordless().session().unwrap();
+    let error = session.push_text("word").unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(ModelError::NoTokenizer)));
+}
+
+#[test]
 fn a_prompt_of_tokens_is_a_prompt() {
     let model = tiny(standard());
     let ids = model.tokenizer().unwrap().encode("The king");

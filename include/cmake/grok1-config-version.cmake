@@ -1,0 +1,15 @@
+# The version, from the installed header. While its first number is 0 each second one is a version of its own.
+
+file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/grok1.h" _grok1_line REGEX "^#define GROK1_VERSION_STRING ")
+string(REGEX REPLACE "^.*\"(.*)\"$" "\\1" PACKAGE_VERSION "${_grok1_line}")
+string(REGEX MATCH "^(0\\.[0-9]+|[0-9]+)\\." _grok1_found "${PACKAGE_VERSION}")
+string(REGEX MATCH "^(0\\.[0-9]+|[0-9]+)\\." _grok1_asked "${PACKAGE_FIND_VERSION}.")
+if(NOT PACKAGE_FIND_VERSION OR (_grok1_found STREQUAL _grok1_asked AND NOT PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION))
+    set(PACKAGE_VERSION_COMPATIBLE TRUE)
+endif()
+if(PACKAGE_VERSION VERSION_EQUAL PACKAGE_FIND_VERSION)
+    set(PACKAGE_VERSION_EXACT TRUE)
+endif()
+unset(_grok1_line)
+unset(_grok1_found)
+unset(_grok1_asked)

@@ -22,7 +22,6 @@ mod capi {
     const WRITE: &str = "GROK1_WRITE_HEADER";
 
     pub(crate) fn build() {
-        println!("cargo::rerun-if-changed=cbindgen.toml");
         println!("cargo::rerun-if-changed=src/capi");
         println!("cargo::rerun-if-env-changed={WRITE}");
         if let Err(reason) = write_header() {
@@ -41,7 +40,7 @@ mod capi {
     fn write_header() -> Result<(), String> {
         let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(|error| error.to_string())?);
         let out = PathBuf::from(env::var("OUT_DIR").map_err(|error| error.to_string())?);
-        let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
+        let mut config = cbindgen::Config::from_file(root.join("src/capi/cbindgen.toml"))?;
         config.after_includes = Some(format!("{}{}", versions(), config.after_includes.unwrap_or_default()));
         let bindings = cbindgen::Builder::new()
             .with_config(config)

@@ -184,6 +184,12 @@ impl<'a> Conversion<'a> {
         let mut int8 = Int8Fidelity::default();
         work.done().values().for_each(|fidelity| int8.add(*fidelity));
         let resumed = work.done().len();
+        log::info!(
+            "{}: converting {}, {resumed} of {} tensors done earlier",
+            path.as_ref().display(),
+            self.checkpoint.location,
+            output.tensors.len()
+        );
         let wanted = work.missing();
 
         let (files, mut committer) = work.parts();
@@ -213,6 +219,7 @@ impl<'a> Conversion<'a> {
             }
         })?;
         work.finish()?;
+        log::info!("{}: done", path.as_ref().display());
         Ok(Report {
             files: files_in(&place, &output),
             tensors: output.tensors.len(),

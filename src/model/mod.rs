@@ -111,6 +111,14 @@ impl Model {
         let pages = options.kv_limit.map_or(u64::MAX, |bytes| bytes / page).min(u64::from(u32::MAX));
         let runner: Box<dyn Runner> =
             Box::new(OneDevice::load(backend, &checkpoint, options.kv_type, control)?);
+        log::info!(
+            "{}: {}, {} layers, {} bytes of weights on {}",
+            checkpoint.location,
+            checkpoint.format.name(),
+            config.layers,
+            checkpoint.bytes(),
+            runner.name()
+        );
         Ok(Self(Arc::new(Inner {
             tokenizer,
             kv_type: options.kv_type,

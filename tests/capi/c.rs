@@ -172,8 +172,9 @@ pub(crate) fn assert_golden(name: &str, found: &str) {
     let missing: Vec<_> =
         expected.lines().filter(|line| !found.lines().any(|other| other == *line)).collect();
     let new: Vec<_> = found.lines().filter(|line| !expected.lines().any(|other| other == *line)).collect();
+    let needed = if missing.is_empty() { "the minor version" } else { "GROK1_ABI_VERSION" };
     assert!(
         missing.is_empty() && new.is_empty(),
-        "{name}: gone {missing:#?}, new {new:#?}; what is gone or moved needs another GROK1_ABI_VERSION"
+        "{name}: gone or moved {missing:#?}, new {new:#?}; {needed} has to move, then GROK1_WRITE_GOLDEN=1 records it"
     );
 }

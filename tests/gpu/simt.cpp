@@ -5,8 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 namespace simt {
@@ -55,8 +59,6 @@ void start(Context& context, char* stack, size_t bytes, void (*entry)()) {
 }
 
 #else
-
-#include <ucontext.h>
 
 typedef ucontext_t Context;
 
@@ -140,7 +142,7 @@ struct Machine : Block {
     std::vector<std::unique_ptr<Memory>> arrays;
     unsigned shared_bytes;
     Context host;
-    std::string error;
+    std::string* error;
 
     void wake(Fiber* fiber) { ready[(ready_first + ready_count++) % ready.size()] = fiber; }
 
@@ -152,8 +154,10 @@ struct Machine : Block {
     }
 };
 
-thread_local std::vector<std::unique_ptr<Stack>> stacks;
-thread_local Machine machine;
+// Of all launches; `busy` is held for each.
+std::mutex busy;
+std::vector<std::unique_ptr<Stack>> stacks;
+Machine machine;
 
 std::vector<Registration*>& registrations() {
     static std::vector<Registration*> all;
@@ -259,7 +263,7 @@ void run_block(Machine& own) {
 
 }  // namespace
 
-thread_local Thread* current = nullptr;
+Thread* current = nullptr;
 
 void Registration::enlist() {
     registrations().push_back(this);
@@ -275,7 +279,7 @@ void fail(const char* format, ...) {
     va_end(values);
     char place[128];
     snprintf(place, sizeof place, " (block %u, %u, %u, thread %u)", own.index.x, own.index.y, own.index.z, self.index.x);
-    own.error = std::string(own.kernel->name) + ": " + reason + place;
+    *own.error = std::string(own.kernel->name) + ": " + reason + place;
     // The other fibers are forgotten where they stand.
     swap(self.context, own.host);
     __builtin_unreachable();
@@ -359,27 +363,32 @@ const unsigned* simt_parameter_bytes(const SimtKernel* kernel) {
 
 const char* simt_launch(const SimtKernel* kernel, const unsigned grid[3], const unsigned block[3], unsigned shared_bytes,
                         void* const* arguments, SimtOrder order) {
+    static thread_local std::string error;
+    error.clear();
+    if (block[0] != kernel->threads || block[1] != 1 || block[2] != 1) {
+        error = std::string(kernel->name) + ": launched with blocks of another size than it was compiled for";
+        return error.c_str();
+    }
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) {
+        error = std::string(kernel->name) + ": launched with an empty grid";
+        return error.c_str();
+    }
+    const std::lock_guard<std::mutex> guard(simt::busy);
     simt::Machine& own = simt::machine;
     own.kernel = kernel;
     own.arguments = arguments;
     own.shared_bytes = shared_bytes;
     own.grid = {grid[0], grid[1], grid[2]};
     own.size = {block[0], block[1], block[2]};
-    own.error.clear();
-    if (block[0] != kernel->threads || block[1] != 1 || block[2] != 1) {
-        own.error = std::string(kernel->name) + ": launched with blocks of another size than it was compiled for";
-    } else if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) {
-        own.error = std::string(kernel->name) + ": launched with an empty grid";
-    } else {
-        simt::build(own, order);
-    }
-    for (unsigned z = 0; own.error.empty() && z < grid[2]; ++z) {
-        for (unsigned y = 0; own.error.empty() && y < grid[1]; ++y) {
-            for (unsigned x = 0; own.error.empty() && x < grid[0]; ++x) {
+    own.error = &error;
+    simt::build(own, order);
+    for (unsigned z = 0; error.empty() && z < grid[2]; ++z) {
+        for (unsigned y = 0; error.empty() && y < grid[1]; ++y) {
+            for (unsigned x = 0; error.empty() && x < grid[0]; ++x) {
                 own.index = {x, y, z};
                 simt::run_block(own);
             }
         }
     }
-    return own.error.empty() ? nullptr : own.error.c_str();
+    return error.empty() ? nullptr : error.c_str();
 }

@@ -6,8 +6,7 @@
 //       -x c++ module.cu simt.cpp -o module.so
 //
 // It works for any warp size up to 64: a module says its own by WARP. The library exports the functions in the block `extern "C"`
-// below. Launches may come from several threads of the host, each of which then runs its blocks one after another; memory is the
-// host's.
+// below. Launches may come from several threads of the host, but a module runs one at a time, block after block; memory is the host's.
 //
 // What makes a launch fail, with a message that names the place and the thread:
 //   - a block of other than THREADS threads, or an empty grid;
@@ -68,8 +67,8 @@ struct Thread {
     Block* block;
 };
 
-// Who runs.
-extern thread_local Thread* current __attribute__((tls_model("initial-exec")));
+// Who runs. Not a variable of the host's thread: those of many modules do not fit where they would be fast.
+extern Thread* current;
 
 // Ends the launch.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -27,6 +27,7 @@ KERNEL(NAME(attention),
     for (int i = threadIdx.x; i < group * dim; i += THREADS) queries[i] = query[first_head * dim + i];
     __syncthreads();
 
+    // A team of lanes takes a key for all heads.
     const int team = threadIdx.x / TEAM, member = threadIdx.x % TEAM;
     for (int start = 0; start < count; start += THREADS / TEAM) {
         const int p = start + team;
@@ -44,6 +45,7 @@ KERNEL(NAME(attention),
     }
     __syncthreads();
 
+    // A warp takes a head's softmax.
     for (int h = warp_index(); h < group; h += THREADS / WARP) {
         float largest = -3.4e38f, sum = 0.0f;
         for (int p = lane_index(); p < count; p += WARP) largest = fmaxf(largest, scores[h * SPAN + p]);
@@ -62,12 +64,15 @@ KERNEL(NAME(attention),
     }
     __syncthreads();
 
+    // A thread takes an element of a head's weighted values.
     for (int i = threadIdx.x; i < group * dim; i += THREADS) {
         const int h = i / dim, d = i % dim;
         float sum = 0.0f;
-        for (int p = 0; p < count; ++p) {
-            const u8* value = cached<FORMAT>(cache, row, VALUES, kv_head, first + p);
-            sum = fmaf(scores[h * SPAN + p], FORMAT::at(value, d), sum);
+        for (int start = 0; start < count; start += PAGE) {
+            const u8* values = cached<FORMAT>(cache, row, VALUES, kv_head, first + start);
+            for (int p = 0; p < min_of(count - start, PAGE); ++p) {
+                sum = fmaf(scores[h * SPAN + start + p], FORMAT::at(values, (u64)p * dim + d), sum);
+            }
         }
         sums[((first_head + h) * spans + span) * dim + d] = sum;
     }

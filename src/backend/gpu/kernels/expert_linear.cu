@@ -23,6 +23,5 @@ KERNEL(NAME_ROWS(expert_linear),
             const int r = i / Product::OUTPUTS, o = i % Product::OUTPUTS;
             if (first + o < own.outputs) out[(u64)pairs[r] * own.outputs + first + o] = sums[o * ROWS + r];
         }
-        __syncthreads();
     }
 }

@@ -19,7 +19,7 @@ DEVICE Matrix matrix_of(Matrix all, int expert) {
     return all;
 }
 
-// The rows of `count` pairs; `share` pairs share one.
+// The rows of `count` pairs; `share` pairs share one. Waits for the block, and so for what it did with rows before.
 DEVICE Rows rows_of_pairs(Shared<int> source, const float* x, const int* pairs, int count, int share) {
     if (threadIdx.x < count) source[threadIdx.x] = pairs[threadIdx.x] / share;
     __syncthreads();

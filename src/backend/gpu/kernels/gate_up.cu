@@ -28,6 +28,5 @@ KERNEL(NAME_ROWS(gate_up),
                 activated[(u64)pairs[r] * gate.outputs + first + o] = rounded(value, round);
             }
         }
-        __syncthreads();
     }
 }

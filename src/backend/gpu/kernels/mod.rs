@@ -14,14 +14,14 @@ mod tables;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::backend::KvType;
+use crate::backend::{KvType, PAGE};
 use crate::tensor::{DType, Layout};
 
 /// Threads of every block.
 pub const THREADS: usize = 256;
 
-/// Positions whose attention one block computes.
-pub const SPAN: usize = 128;
+/// Positions whose attention one block computes: whole pages.
+pub const SPAN: usize = 2 * PAGE;
 
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
@@ -31,6 +31,12 @@ const OUT_IN_STRIP: usize = 8;
 
 /// Outputs that a block computes from matrices stored `[inputs, outputs]`.
 const IN_OUT_STRIP: usize = 32;
+
+/// What NVRTC has to be told besides the device: see `portable.h`.
+pub const NVRTC_OPTIONS: [&str; 2] = ["-std=c++17", "--fmad=false"];
+
+/// The same for hipRTC and clang.
+pub const HIPRTC_OPTIONS: [&str; 2] = ["-std=c++17", "-ffp-contract=off"];
 
 /// Rows of activations that share every weight read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{Cache, Kernel, Rows, SPAN};
 use half::bf16;
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
 use crate::simt::Buffer;
 use crate::weights::{Weights, dot};
 
@@ -109,6 +109,7 @@ struct Projection<'a> {
     heads: Heads,
     kv: KvType,
     rotary: &'a [f32],
+    round: bool,
 }
 
 impl Projection<'_> {
@@ -139,7 +140,7 @@ impl Projection<'_> {
                     &(query as i32),
                     &(first as i32),
                     &(count as i32),
-                    &0_i32,
+                    &i32::from(self.round),
                     &i32::from(self.kv == KvType::BF16),
                 ],
             );
@@ -184,7 +185,7 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
                 |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
             let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
             let rotary = rotary(heads.dim, 131);
-            let projection = Projection { kind, weights: &weights, heads, kv, rotary: &rotary };
+            let projection = Projection { kind, weights: &weights, heads, kv, rotary: &rotary, round: false };
             let x = random(4, positions.len() * width, 1.0);
             let run = |count: usize, launches: &[usize]| {
                 results(|machine| projection.run(machine, &x[..count * width], &positions[..count], launches))
@@ -198,6 +199,13 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
                 for (some, all) in run(count, &once).iter().zip(&all) {
                     assert_eq!(bits(&some[..queries]), bits(&all[..queries]), "{count} rows");
                 }
+            }
+            let rounded = Projection { round: true, ..projection };
+            let rounded = results(|machine| rounded.run(machine, &x[..width], &positions[..1], &once));
+            for (rounded, exact) in rounded.iter().zip(run(1, &once)) {
+                let queries = heads.query * heads.dim;
+                assert_eq!(bits(&rounded[..queries]), bits(&to_bf16(&exact[..queries])));
+                assert_eq!(bits(&rounded[queries..]), bits(&exact[queries..]));
             }
             // Formats may differ: then each of the three is a launch.
             let apart = run(2, &[heads.query, heads.kv, heads.kv]);
@@ -307,9 +315,7 @@ fn attention_conforms_and_does_not_depend_on_the_batch() {
             let attention = Attention { paged: &alone, query: &query[6 * width..], scale: 0.7, cap };
             let rounded = results(|machine| attention.run(machine, 5, 1));
             for (all, rounded) in found.iter().zip(&rounded) {
-                let expected: Vec<f32> =
-                    all[6 * width..].iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-                assert_eq!(bits(rounded), bits(&expected));
+                assert_eq!(bits(rounded), bits(&to_bf16(&all[6 * width..])));
             }
             drop(paged.pages);
         }

@@ -1,9 +1,8 @@
 //! Kernels of the experts: rows by expert, their products, the weighted sum.
 
 use grok1::backend::gpu::kernels::{Groups, Kernel, Rows, THREADS};
-use half::bf16;
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
 use crate::random::Random;
 use crate::simt::Buffer;
 use crate::weights::Weights;
@@ -86,6 +85,7 @@ struct Experts {
     gate: Weights,
     up: Weights,
     down: Weights,
+    round: bool,
 }
 
 impl Experts {
@@ -98,6 +98,7 @@ impl Experts {
             gate: matrices(1, [width, ffn_width]),
             up: matrices(2, [width, ffn_width]),
             down: matrices(3, [ffn_width, width]),
+            round: false,
         }
     }
 
@@ -118,7 +119,7 @@ impl Experts {
                 Kernel::GateUp(format, rows),
                 strips(ffn_width),
                 0,
-                &[&activated, &x, &gate, &up, &groups, &share, &0_i32],
+                &[&activated, &x, &gate, &up, &groups, &share, &i32::from(self.round)],
             );
         } else {
             for (out, weights) in [(&gate, &self.gate), (&up, &self.up)] {
@@ -172,7 +173,7 @@ impl Experts {
 #[test]
 fn experts_conform_and_do_not_depend_on_the_batch() {
     for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45]].into_iter().enumerate() {
-        let experts = Experts::new(kind, width, ffn_width);
+        let mut experts = Experts::new(kind, width, ffn_width);
         // Enough rows that some experts get more than a tile of them.
         let rows = 43;
         let (x, selection) = (random(4, rows * width, 1.0), selection(rows, EXPERTS, SELECTED));
@@ -196,6 +197,14 @@ fn experts_conform_and_do_not_depend_on_the_batch() {
         for (apart, together) in run(2, false).iter().zip(run(2, true)) {
             assert_eq!(bits(apart), bits(&together));
         }
+        let exact = run(2, true);
+        experts.round = true;
+        let (x, selection, gates) = (&x[..2 * width], &selection[..2 * SELECTED], &gates[..2 * SELECTED]);
+        let rounded = results(|machine| experts.run(machine, x, selection, gates, true));
+        for (rounded, exact) in rounded.iter().zip(&exact) {
+            let activated = 2 * SELECTED * ffn_width;
+            assert_eq!(bits(&rounded[..activated]), bits(&to_bf16(&exact[..activated])));
+        }
     }
 }
 
@@ -211,7 +220,6 @@ fn activations_are_rounded_when_asked() {
     };
     for (exact, rounded) in results(|machine| run(machine, 0)).iter().zip(results(|machine| run(machine, 1)))
     {
-        let expected: Vec<f32> = exact.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-        assert_eq!(bits(&rounded), bits(&expected));
+        assert_eq!(bits(&rounded), bits(&to_bf16(exact)));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use grok1::backend::gpu::kernels::{Format, Kernel, Rows, source};
 use grok1::{DType, KvType, Layout};
+use half::bf16;
 
 use crate::simt::{Argument, Buffer, Module, ORDERS, WARPS};
 
@@ -102,6 +103,11 @@ pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
         first
     };
     Machine::both().map(in_all_orders).collect()
+}
+
+/// What `Standard` precision makes of activations.
+pub(crate) fn to_bf16(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
 }
 
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {

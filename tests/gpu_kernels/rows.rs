@@ -1,9 +1,8 @@
 //! Kernels that see rows of the residual stream: norms, products, the router.
 
 use grok1::backend::gpu::kernels::{Kernel, Rows};
-use half::bf16;
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
 use crate::simt::Buffer;
 use crate::weights::{Weights, dot};
 
@@ -37,8 +36,7 @@ fn norms_of_chosen_rows_conform() {
         let exact = results(|machine| run(machine, 0));
         assert_close("norm", &exact, &expected, 1e-6);
         for (exact, rounded) in exact.iter().zip(results(|machine| run(machine, 1))) {
-            let expected: Vec<f32> = exact.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-            assert_eq!(bits(&rounded), bits(&expected));
+            assert_eq!(bits(&rounded), bits(&to_bf16(exact)));
         }
     }
 }
@@ -132,6 +130,7 @@ struct Router {
     selected: usize,
     cap: f32,
     renormalise: bool,
+    round: bool,
 }
 
 impl Router {
@@ -160,7 +159,7 @@ impl Router {
                 &EPSILON,
                 &self.cap,
                 &i32::from(self.renormalise),
-                &0_i32,
+                &i32::from(self.round),
             ],
         );
         let selection: Vec<f32> = selection.values().iter().map(|&expert| expert as f32).collect();
@@ -197,9 +196,9 @@ impl Router {
 #[test]
 fn routing_conforms() {
     let routers = [
-        Router { width: 40, experts: 8, selected: 2, cap: 0.0, renormalise: false },
-        Router { width: 547, experts: 5, selected: 3, cap: 0.5, renormalise: true },
-        Router { width: 96, experts: 70, selected: 1, cap: 0.0, renormalise: false },
+        Router { width: 40, experts: 8, selected: 2, cap: 0.0, renormalise: false, round: false },
+        Router { width: 547, experts: 5, selected: 3, cap: 0.5, renormalise: true, round: false },
+        Router { width: 96, experts: 70, selected: 1, cap: 0.0, renormalise: false, round: false },
     ];
     for router in routers {
         let hidden = random(1, 5 * router.width, 2.0);
@@ -208,12 +207,20 @@ fn routing_conforms() {
         let found = results(|machine| router.run(machine, &hidden, &scale, &weights));
         let expected = router.expected(&hidden, &scale, &weights);
         assert_close("routing", &found, &expected, 2e-6);
+        // Experts see rounded rows, the router does not.
+        let rounded = Router { round: true, ..router };
+        for (rounded, exact) in
+            results(|machine| rounded.run(machine, &hidden, &scale, &weights)).iter().zip(&found)
+        {
+            let (normed, routed) = exact.split_at(hidden.len());
+            assert_eq!(bits(rounded), bits(&[&to_bf16(normed), routed].concat()));
+        }
     }
 }
 
 #[test]
 fn of_equal_experts_the_lower_one_comes_first() {
-    let router = Router { width: 40, experts: 6, selected: 3, cap: 0.0, renormalise: false };
+    let router = Router { width: 40, experts: 6, selected: 3, cap: 0.0, renormalise: false, round: false };
     let hidden = random(1, router.width, 2.0);
     // All experts are alike.
     let weights = random(3, router.width, 0.1).repeat(router.experts);

@@ -18,13 +18,13 @@ const fn expand<const N: usize, const D: usize>(points: &[u16; N], values: &[u8]
 
 const IQ2_VALUES: [u8; 3] = [8, 25, 43];
 
-pub(super) static IQ2_XXS: [[u8; 8]; 256] = expand(&IQ2_XXS_POINTS, &IQ2_VALUES);
-pub(super) static IQ2_XS: [[u8; 8]; 512] = expand(&IQ2_XS_POINTS, &IQ2_VALUES);
-pub(super) static IQ2_S: [[u8; 8]; 1024] = expand(&IQ2_S_POINTS, &IQ2_VALUES);
-pub(super) static IQ3_XXS: [[u8; 4]; 256] = expand(&IQ3_XXS_POINTS, &[4, 12, 20, 28, 36, 44, 52, 62]);
-pub(super) static IQ3_S: [[u8; 4]; 512] = expand(&IQ3_S_POINTS, &[1, 3, 5, 7, 9, 11, 13, 15]);
+pub(crate) static IQ2_XXS: [[u8; 8]; 256] = expand(&IQ2_XXS_POINTS, &IQ2_VALUES);
+pub(crate) static IQ2_XS: [[u8; 8]; 512] = expand(&IQ2_XS_POINTS, &IQ2_VALUES);
+pub(crate) static IQ2_S: [[u8; 8]; 1024] = expand(&IQ2_S_POINTS, &IQ2_VALUES);
+pub(crate) static IQ3_XXS: [[u8; 4]; 256] = expand(&IQ3_XXS_POINTS, &[4, 12, 20, 28, 36, 44, 52, 62]);
+pub(crate) static IQ3_S: [[u8; 4]; 512] = expand(&IQ3_S_POINTS, &[1, 3, 5, 7, 9, 11, 13, 15]);
 /// Eight times one more than the coordinates, which are -1, 0 and 1.
-pub(super) static IQ1: [[u8; 8]; 2048] = expand(&IQ1_POINTS, &[0, 8, 16]);
+pub(crate) static IQ1: [[u8; 8]; 2048] = expand(&IQ1_POINTS, &[0, 8, 16]);
 
 /// IQ2_XXS: eight coordinates of two bits.
 #[rustfmt::skip]

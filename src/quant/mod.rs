@@ -7,7 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "index loops over arrays read as the arithmetic they are")]
 
 mod factors;
-mod grids;
+pub(crate) mod grids;
 pub(crate) mod iq;
 pub(crate) mod iq4;
 pub(crate) mod k;

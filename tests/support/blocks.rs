@@ -1,4 +1,5 @@
 //! Random weights in the formats of blocks, with scales as a model has them.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use grok1::DType;
 use grok1::quant::dequantise;

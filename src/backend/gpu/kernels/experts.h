@@ -1,0 +1,27 @@
+// Rows of a batch by the expert they were sent to. A pair is a row and one of its selected experts: `row * selected + slot`.
+#pragma once
+#include "product.h"
+
+// What `group` writes; groups beyond the last are of no expert.
+struct Groups {
+    const int* experts; // [groups], or -1
+    const int* starts;  // [groups + 1], among `pairs`
+    const int* pairs;   // [rows * selected], ascending within a group
+};
+
+// The matrix of one of the experts, which lie one after another.
+template <class F>
+DEVICE Matrix matrix_of(Matrix all, int expert) {
+    all.data += expert * Strip<F, 1>::bytes(all);
+    if (all.scales) {
+        all.scales += (u64)expert * ceil_div(all.outputs, all.scale_outputs) * ceil_div(all.inputs, all.scale_inputs);
+    }
+    return all;
+}
+
+// The rows of `count` pairs; `share` pairs share one. Waits for the block, and so for what it did with rows before.
+DEVICE Rows rows_of_pairs(Shared<int> source, const float* x, const int* pairs, int count, int share) {
+    if (threadIdx.x < count) source[threadIdx.x] = pairs[threadIdx.x] / share;
+    __syncthreads();
+    return {x, source, count};
+}

@@ -1,0 +1,314 @@
+//! The kernels: their source, and what the host must know to compile and launch them. Uses `quant` and `tensor`.
+//!
+//! One source serves NVRTC, hipRTC and, in tests, a host compiler. A [`Kernel`] is one file compiled for one format of weights and
+//! one size of tile; [`source`] makes a module of any set of them, which includes the [`files`] by name. Each file says at its kernel what
+//! the grid is and what the buffers hold. Every block has [`THREADS`] threads.
+//!
+//! A token's way: [`Embed`](Kernel::Embed); per layer [`RmsNorm`](Kernel::RmsNorm), [`Qkv`](Kernel::Qkv), [`Attention`](Kernel::Attention),
+//! [`Merge`](Kernel::Merge), [`Linear`](Kernel::Linear), [`Residual`](Kernel::Residual), [`Route`](Kernel::Route),
+//! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
+//! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
+
+mod tables;
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use crate::backend::{KvType, PAGE};
+use crate::tensor::{DType, Layout};
+
+/// Threads of every block.
+pub const THREADS: usize = 256;
+
+/// Positions whose attention one block computes: whole pages.
+pub const SPAN: usize = 2 * PAGE;
+
+/// Weights that a lane unpacks at a time.
+const UNIT: usize = 8;
+
+/// Outputs that a block computes from matrices stored `[outputs, inputs]`.
+const OUT_IN_STRIP: usize = 8;
+
+/// Outputs that a block computes from matrices stored `[inputs, outputs]`.
+const IN_OUT_STRIP: usize = 32;
+
+/// What NVRTC has to be told besides the device: see `portable.h`.
+pub const NVRTC_OPTIONS: [&str; 2] = ["-std=c++17", "--fmad=false"];
+
+/// The same for hipRTC and clang.
+pub const HIPRTC_OPTIONS: [&str; 2] = ["-std=c++17", "-ffp-contract=off"];
+
+/// Rows of activations that share every weight read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rows {
+    /// One.
+    One,
+    /// Up to four.
+    Four,
+    /// Up to 16.
+    Sixteen,
+}
+
+impl Rows {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::One, Self::Four, Self::Sixteen];
+
+    /// The smallest that reads weights once for a batch of `rows`; beyond 16 a batch takes several tiles.
+    #[must_use]
+    pub const fn of(rows: usize) -> Self {
+        match rows {
+            0..=1 => Self::One,
+            2..=4 => Self::Four,
+            _ => Self::Sixteen,
+        }
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Four => 4,
+            Self::Sixteen => 16,
+        }
+    }
+}
+
+/// How a matrix is stored, as the kernels name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Format {
+    dtype: DType,
+    layout: Layout,
+}
+
+impl Format {
+    /// `None` if there is no kernel for such matrices.
+    #[must_use]
+    pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
+        match layout {
+            // Only elements that stand by themselves.
+            Layout::InOut if dtype.block() > 1 => None,
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout }),
+        }
+    }
+
+    /// The name in the source: `q4_k`, `i8_in_out`.
+    #[must_use]
+    pub fn name(self) -> String {
+        let suffix = match self.layout {
+            Layout::InOut => "_in_out",
+            Layout::OutIn => "",
+        };
+        format!("{}{suffix}", self.dtype)
+    }
+
+    /// Outputs that a block computes.
+    #[must_use]
+    pub const fn strip(self) -> usize {
+        match self.layout {
+            Layout::InOut => IN_OUT_STRIP,
+            Layout::OutIn => OUT_IN_STRIP,
+        }
+    }
+}
+
+/// A kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// Embedding rows, of a table stored `[vocab, width]`.
+    Embed(Format),
+    /// RMS norm of some rows.
+    RmsNorm,
+    /// Queries, keys and values, with the rotary embedding, and into the cache.
+    Qkv(Format, Rows),
+    /// Attention of a span of positions.
+    Attention(KvType),
+    /// All spans of attention.
+    Merge,
+    /// A product with scale and cap.
+    Linear(Format, Rows),
+    /// Post-norm, added to the residual stream.
+    Residual,
+    /// Pre-MoE norm, router softmax, selection.
+    Route,
+    /// Rows by expert.
+    Group,
+    /// Gate, up and GELU of the selected experts.
+    GateUp(Format, Rows),
+    /// A product with matrices of the selected experts.
+    ExpertLinear(Format, Rows),
+    /// GELU of the gate times up.
+    Activate,
+    /// The gates' weighted sum.
+    Combine,
+}
+
+impl Kernel {
+    /// Name of its file without the ending, format and size of the tile.
+    fn parts(self) -> (&'static str, Option<String>, Option<Rows>) {
+        match self {
+            Self::Embed(format) => ("embed", Some(format.name()), None),
+            Self::RmsNorm => ("rms_norm", None, None),
+            Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
+            Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
+            Self::Merge => ("merge", None, None),
+            Self::Linear(format, rows) => ("linear", Some(format.name()), Some(rows)),
+            Self::Residual => ("residual", None, None),
+            Self::Route => ("route", None, None),
+            Self::Group => ("group", None, None),
+            Self::GateUp(format, rows) => ("gate_up", Some(format.name()), Some(rows)),
+            Self::ExpertLinear(format, rows) => ("expert_linear", Some(format.name()), Some(rows)),
+            Self::Activate => ("activate", None, None),
+            Self::Combine => ("combine", None, None),
+        }
+    }
+
+    /// Its symbol in a compiled module: `linear_q4_k_16`.
+    #[must_use]
+    pub fn name(self) -> String {
+        let (file, format, rows) = self.parts();
+        let format = format.map(|format| format!("_{format}")).unwrap_or_default();
+        let rows = rows.map(|rows| format!("_{}", rows.count())).unwrap_or_default();
+        format!("{file}{format}{rows}")
+    }
+}
+
+/// A module of `kernels` for warps of 32 or 64 lanes.
+#[must_use]
+pub fn source(warp: u32, kernels: &[Kernel]) -> String {
+    let mut out = format!("#define WARP {warp}\n");
+    for kernel in kernels {
+        let (file, format, rows) = kernel.parts();
+        let format = format.unwrap_or_default();
+        let rows = rows.map(|rows| rows.count().to_string()).unwrap_or_default();
+        // Writing to a string does not fail.
+        _ = writeln!(out, "#define FORMAT {format}\n#define ROWS {rows}\n#include \"{file}.cu\"");
+        out.push_str("#undef FORMAT\n#undef ROWS\n");
+    }
+    out
+}
+
+/// A file of the source.
+macro_rules! file {
+    ($name:literal) => {
+        ($name, Cow::Borrowed(include_str!($name)))
+    };
+}
+
+/// The files that a module includes, by name.
+#[must_use]
+pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
+    vec![
+        ("generated.h", tables::constants().into()),
+        ("tables.h", tables::tables().into()),
+        file!("activate.cu"),
+        file!("attention.cu"),
+        file!("bytes.h"),
+        file!("cache.h"),
+        file!("combine.cu"),
+        file!("embed.cu"),
+        file!("expert_linear.cu"),
+        file!("experts.h"),
+        file!("formats.h"),
+        file!("gate_up.cu"),
+        file!("group.cu"),
+        file!("iq.h"),
+        file!("k.h"),
+        file!("legacy.h"),
+        file!("linear.cu"),
+        file!("merge.cu"),
+        file!("norm.h"),
+        file!("numbers.h"),
+        file!("plain.h"),
+        file!("portable.h"),
+        file!("product.h"),
+        file!("qkv.cu"),
+        file!("reduce.h"),
+        file!("residual.cu"),
+        file!("rms_norm.cu"),
+        file!("route.cu"),
+    ]
+}
+
+/// The address of something in the device's memory; 0 for nothing.
+pub type Address = u64;
+
+/// `Matrix` in `product.h`: weights on the device. Those of a layer's experts are one, with the experts one after another.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Matrix {
+    /// Elements as stored; aligned to 16 bytes.
+    pub data: Address, // [outputs, inputs] or [inputs, outputs]
+    /// What they are multiplied by, or nothing.
+    pub scales: Address, // f32 [ceil(outputs / scale_outputs), ceil(inputs / scale_inputs)]
+    /// Consecutive inputs that share a scale; not 0.
+    pub scale_inputs: i32,
+    /// Consecutive outputs that share a scale; not 0.
+    pub scale_outputs: i32,
+    /// Length of the contracted axis.
+    pub inputs: i32,
+    /// Length of the result.
+    pub outputs: i32,
+}
+
+/// `Cache` in `cache.h`: the pages of a batch, as one layer sees them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Cache {
+    /// Addresses of the sequences' pages.
+    pub pages: Address, // u64 [pages], each [layers, 2, kv_heads, PAGE, head_dim]
+    /// Where those of each row's sequence begin.
+    pub first: Address, // i32 [rows]
+    /// The rows' positions.
+    pub positions: Address, // i32 [rows]
+    /// Which layer.
+    pub layer: i32,
+    /// Key/value heads.
+    pub kv_heads: i32,
+    /// Values per head.
+    pub head_dim: i32,
+}
+
+/// `Groups` in `experts.h`: rows by expert.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Groups {
+    /// The expert of each group, or -1.
+    pub experts: Address, // i32 [min(experts, pairs)]
+    /// Where each group begins, and the last ends.
+    pub starts: Address, // i32 [min(experts, pairs) + 1]
+    /// Row and slot of each.
+    pub pairs: Address, // i32 [rows * selected]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_source_is_embedded() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/backend/gpu/kernels");
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut found: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        found.retain(|name| !name.ends_with(".rs"));
+        found.sort();
+        let embedded: Vec<_> = files().into_iter().skip(2).map(|(name, _)| name).collect();
+        assert_eq!(embedded, found);
+    }
+
+    #[test]
+    fn blocks_of_elements_do_not_run_along_the_outputs() {
+        assert!(Format::new(DType::Q4K, Layout::InOut).is_none());
+        assert!(Format::new(DType::I8, Layout::InOut).is_some());
+    }
+
+    #[test]
+    fn a_module_defines_what_its_files_ask_for() {
+        let format = Format::new(DType::Q4K, Layout::OutIn).unwrap();
+        let kernel = Kernel::Linear(format, Rows::of(3));
+        assert_eq!(kernel.name(), "linear_q4_k_4");
+        let lines = ["#define WARP 64", "#define FORMAT q4_k", "#define ROWS 4", "#include \"linear.cu\""];
+        assert!(source(64, &[kernel]).starts_with(&lines.join("\n")));
+    }
+}

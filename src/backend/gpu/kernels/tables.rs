@@ -1,0 +1,52 @@
+//! What both sides must agree on, as headers of the kernels: constants and the tables of formats. Uses `quant`.
+
+use std::fmt::{Display, Write};
+
+use super::{IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, UNIT};
+use crate::backend::PAGE;
+use crate::quant::{grids, iq4};
+
+/// `generated.h`.
+pub(super) fn constants() -> String {
+    let constants = [
+        ("THREADS", THREADS),
+        ("UNIT", UNIT),
+        ("OUT_IN_STRIP", OUT_IN_STRIP),
+        ("IN_OUT_STRIP", IN_OUT_STRIP),
+        ("PAGE", PAGE),
+        ("SPAN", SPAN),
+    ];
+    let lines = constants.map(|(name, value)| format!("#define {name} {value}\n"));
+    format!("#pragma once\n{}", lines.concat())
+}
+
+/// `tables.h`: the lattices with the first coordinate in the lowest byte, and the values of IQ4.
+pub(super) fn tables() -> String {
+    let mut out = "#pragma once\n#include \"portable.h\"\n".to_owned();
+    for (name, grid) in [("IQ3_XXS", &grids::IQ3_XXS[..]), ("IQ3_S", &grids::IQ3_S)] {
+        table(&mut out, "u32", name, grid.iter().map(|point| format!("{:#x}u", u32::from_le_bytes(*point))));
+    }
+    let grids = [
+        ("IQ2_XXS", &grids::IQ2_XXS[..]),
+        ("IQ2_XS", &grids::IQ2_XS),
+        ("IQ2_S", &grids::IQ2_S),
+        ("IQ1", &grids::IQ1),
+    ];
+    for (name, grid) in grids {
+        table(
+            &mut out,
+            "u64",
+            name,
+            grid.iter().map(|point| format!("{:#x}ull", u64::from_le_bytes(*point))),
+        );
+    }
+    table(&mut out, "float", "IQ4", iq4::VALUES.iter());
+    out
+}
+
+fn table<T: Display>(out: &mut String, element: &str, name: &str, values: impl ExactSizeIterator<Item = T>) {
+    // Writing to a string does not fail.
+    _ = writeln!(out, "TABLE({element}, {name}, {}) = {{", values.len());
+    values.for_each(|value| _ = writeln!(out, "{value},"));
+    out.push_str("};\n");
+}

@@ -1,0 +1,3 @@
+//! Devices with kernels: one source for all of them. Uses `quant`.
+
+pub mod kernels;

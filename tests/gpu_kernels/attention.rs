@@ -1,0 +1,323 @@
+//! Kernels of attention: projections into the cache, spans, and what they merge to.
+
+use grok1::KvType;
+use grok1::backend::PAGE;
+use grok1::backend::gpu::kernels::{Cache, Kernel, Rows, SPAN};
+use half::bf16;
+
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::simt::Buffer;
+use crate::weights::{Weights, dot};
+
+const LAYERS: usize = 2;
+
+/// The second of them.
+const LAYER: usize = 1;
+
+#[derive(Clone, Copy)]
+struct Heads {
+    query: usize,
+    kv: usize,
+    dim: usize,
+}
+
+const HEADS: [Heads; 3] = [
+    Heads { query: 6, kv: 2, dim: 24 },
+    Heads { query: 7, kv: 1, dim: 10 },
+    Heads { query: 4, kv: 4, dim: 128 },
+];
+
+/// Pages with keys and values, and the rows that see them, each of a sequence of its own.
+struct Paged {
+    heads: Heads,
+    kv: KvType,
+    pages: Vec<Buffer<u8>>,
+    addresses: Buffer<u64>,
+    first: Buffer<i32>,
+    positions: Buffer<i32>,
+}
+
+impl Paged {
+    /// Pages for rows at `positions`, full of `bytes`.
+    fn new(heads: Heads, kv: KvType, positions: &[i32], mut byte: impl FnMut() -> u8) -> Self {
+        let size = LAYERS * 2 * heads.kv * PAGE * heads.dim * kv.size();
+        let counts = positions.iter().map(|&position| position as usize / PAGE + 1);
+        let first: Vec<i32> = counts
+            .clone()
+            .scan(0, |next, count| {
+                *next += count as i32;
+                Some(*next - count as i32)
+            })
+            .collect();
+        let page = |_| Buffer::of(&(0..size).map(|_| byte()).collect::<Vec<u8>>());
+        let pages: Vec<_> = (0..counts.sum::<usize>()).map(page).collect();
+        let addresses = Buffer::of(&pages.iter().map(Buffer::address).collect::<Vec<_>>());
+        Self { heads, kv, pages, addresses, first: Buffer::of(&first), positions: Buffer::of(positions) }
+    }
+
+    fn cache(&self) -> Cache {
+        Cache {
+            pages: self.addresses.address(),
+            first: self.first.address(),
+            positions: self.positions.address(),
+            layer: LAYER as i32,
+            kv_heads: self.heads.kv as i32,
+            head_dim: self.heads.dim as i32,
+        }
+    }
+
+    /// The key (0) or value (1) of a head at a position of the row's sequence.
+    fn at(&self, row: usize, part: usize, head: usize, position: usize) -> Vec<f32> {
+        let page = &self.pages[self.first.values()[row] as usize + position / PAGE];
+        let index = ((LAYER * 2 + part) * self.heads.kv + head) * PAGE + position % PAGE;
+        let size = self.kv.size();
+        let bytes = &page.values()[index * self.heads.dim * size..][..self.heads.dim * size];
+        match self.kv {
+            KvType::F32 => bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            _ => bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        }
+    }
+
+    /// How many bytes are not as they were made by [`new`](Self::new) with 0xff.
+    fn written(&self) -> usize {
+        self.pages.iter().flat_map(|page| page.values()).filter(|&&byte| byte != 0xff).count()
+    }
+}
+
+/// Cosine and sine for positions, as `Rotary` has them.
+fn rotary(dim: usize, positions: usize) -> Vec<f32> {
+    let angle = |p: usize, j: usize| p as f64 * 10_000_f64.powf(-2.0 * j as f64 / dim as f64);
+    (0..positions)
+        .flat_map(|p| (0..dim / 2).map(move |j| angle(p, j)))
+        .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
+        .collect()
+}
+
+fn rotate(head: &[f64], angles: &[f32]) -> Vec<f64> {
+    let half = head.len() / 2;
+    let turned = (0..head.len()).map(|j| {
+        let [cos, sin] = [angles[j % half * 2], angles[j % half * 2 + 1]].map(f64::from);
+        if j < half { head[j] * cos - head[half + j] * sin } else { head[j] * cos + head[j - half] * sin }
+    });
+    turned.collect()
+}
+
+/// Queries, keys and values of some rows.
+struct Projection<'a> {
+    kind: usize,
+    weights: &'a [Weights; 3],
+    heads: Heads,
+    kv: KvType,
+    rotary: &'a [f32],
+    round: bool,
+}
+
+impl Projection<'_> {
+    /// Queries of all rows, then keys and values of each; `launches` are numbers of heads.
+    fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
+        let Heads { query, kv, dim } = self.heads;
+        let (count, format) = (positions.len(), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let rows = Rows::of(count);
+        let paged = Paged::new(self.heads, self.kv, positions, || 0xff);
+        let queries = Buffer::<f32>::new(count * query * dim);
+        let (x, rotary) = (buffer(x), buffer(self.rotary));
+        let [q, k, v] = self.weights.each_ref().map(Weights::matrix);
+        let mut first = 0;
+        for heads in launches {
+            let grid = [(dim / 2).div_ceil(format.strip()), *heads, count.div_ceil(rows.count())];
+            machine.launch(
+                Kernel::Qkv(format, rows),
+                grid,
+                0,
+                &[
+                    &queries,
+                    &paged.cache(),
+                    &x,
+                    &q,
+                    &k,
+                    &v,
+                    &rotary,
+                    &(query as i32),
+                    &(first as i32),
+                    &(count as i32),
+                    &i32::from(self.round),
+                    &i32::from(self.kv == KvType::BF16),
+                ],
+            );
+            first += heads;
+        }
+        let mut out = queries.values().to_vec();
+        for (row, &position) in positions.iter().enumerate() {
+            for part in [0, 1] {
+                let at = |head| paged.at(row, part, head, position as usize);
+                out.extend((0..kv).flat_map(at));
+            }
+        }
+        // Nothing else has been written; a byte of a value may be 0xff.
+        assert!(paged.written() <= count * 2 * kv * dim * self.kv.size());
+        out
+    }
+
+    /// By definition.
+    fn expected(&self, x: &[f32], positions: &[i32]) -> Vec<f64> {
+        let Heads { dim, .. } = self.heads;
+        let width = x.len() / positions.len();
+        let part = |part: usize, row: usize| -> Vec<f64> {
+            let product = self.weights[part].product(0, &x[row * width..][..width]);
+            let angles = &self.rotary[positions[row] as usize * dim..][..dim];
+            product
+                .chunks(dim)
+                .flat_map(|head| if part < 2 { rotate(head, angles) } else { head.to_vec() })
+                .collect()
+        };
+        let rows = 0..positions.len();
+        let queries = rows.clone().flat_map(|row| part(0, row));
+        queries.chain(rows.flat_map(|row| [part(1, row), part(2, row)].concat())).collect()
+    }
+}
+
+#[test]
+fn projections_conform_and_do_not_depend_on_the_batch() {
+    let positions = [0, 5, 63, 64, 65, 130, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 70, 71];
+    for (kind, width) in [256, 70, 96].into_iter().enumerate() {
+        for (heads, kv) in HEADS.into_iter().zip([KvType::F32, KvType::BF16, KvType::F32]) {
+            let shape =
+                |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
+            let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
+            let rotary = rotary(heads.dim, 131);
+            let projection = Projection { kind, weights: &weights, heads, kv, rotary: &rotary, round: false };
+            let x = random(4, positions.len() * width, 1.0);
+            let run = |count: usize, launches: &[usize]| {
+                results(|machine| projection.run(machine, &x[..count * width], &positions[..count], launches))
+            };
+            let once = [heads.query + 2 * heads.kv];
+            let all = run(positions.len(), &once);
+            let bound = if kv == KvType::BF16 { 1e-2 } else { 2e-6 };
+            assert_close("projection", &all, &projection.expected(&x, &positions), bound);
+            for count in [1, 2, 5, 16] {
+                let queries = count * heads.query * heads.dim;
+                for (some, all) in run(count, &once).iter().zip(&all) {
+                    assert_eq!(bits(&some[..queries]), bits(&all[..queries]), "{count} rows");
+                }
+            }
+            let rounded = Projection { round: true, ..projection };
+            let rounded = results(|machine| rounded.run(machine, &x[..width], &positions[..1], &once));
+            for (rounded, exact) in rounded.iter().zip(run(1, &once)) {
+                let queries = heads.query * heads.dim;
+                assert_eq!(bits(&rounded[..queries]), bits(&to_bf16(&exact[..queries])));
+                assert_eq!(bits(&rounded[queries..]), bits(&exact[queries..]));
+            }
+            // Formats may differ: then each of the three is a launch.
+            let apart = run(2, &[heads.query, heads.kv, heads.kv]);
+            for (apart, together) in apart.iter().zip(run(2, &once)) {
+                assert_eq!(bits(apart), bits(&together));
+            }
+        }
+    }
+}
+
+/// Attention of rows over their caches, and what it is by definition.
+struct Attention<'a> {
+    paged: &'a Paged,
+    query: &'a [f32],
+    scale: f32,
+    cap: f32,
+}
+
+impl Attention<'_> {
+    /// There may be more spans than any row needs.
+    fn run(&self, machine: &Machine, spans: usize, round: i32) -> Vec<f32> {
+        let Heads { query: heads, kv, dim } = self.paged.heads;
+        let rows = self.paged.positions.values().len();
+        let sums = Buffer::<f32>::new(rows * heads * spans * dim);
+        let stats = Buffer::<f32>::new(rows * heads * spans * 2);
+        let attended = Buffer::<f32>::new(rows * heads * dim);
+        let shared = heads / kv * (dim + SPAN) * size_of::<f32>();
+        let count = [heads, spans, dim].map(|size| size as i32);
+        machine.launch(
+            Kernel::Attention(self.paged.kv),
+            [spans, kv, rows],
+            shared,
+            &[
+                &sums,
+                &stats,
+                &buffer(self.query),
+                &self.paged.cache(),
+                &count[0],
+                &count[1],
+                &self.scale,
+                &self.cap,
+            ],
+        );
+        machine.launch(
+            Kernel::Merge,
+            [heads, rows, 1],
+            0,
+            &[&attended, &sums, &stats, &self.paged.positions, &count[0], &count[2], &count[1], &round],
+        );
+        attended.values().to_vec()
+    }
+
+    fn expected(&self) -> Vec<f64> {
+        let Heads { query: heads, kv, dim } = self.paged.heads;
+        let mut out = Vec::new();
+        for (row, &position) in self.paged.positions.values().iter().enumerate() {
+            for head in 0..heads {
+                let query = &self.query[(row * heads + head) * dim..][..dim];
+                let at = |part, p| self.paged.at(row, part, head / (heads / kv), p);
+                let (scale, cap) = (f64::from(self.scale), f64::from(self.cap));
+                let score = |p| {
+                    let score = dot(query, &at(0, p)) * scale;
+                    if cap > 0.0 { cap * (score / cap).tanh() } else { score }
+                };
+                let exps: Vec<f64> = (0..=position as usize).map(|p| score(p).exp()).collect();
+                let total: f64 = exps.iter().sum();
+                let mut sum = vec![0.0; dim];
+                for (p, exp) in exps.iter().enumerate() {
+                    sum.iter_mut().zip(at(1, p)).for_each(|(sum, x)| *sum += exp / total * f64::from(x));
+                }
+                out.extend(sum);
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn attention_conforms_and_does_not_depend_on_the_batch() {
+    let positions = [0, 300, 63, 64, 127, 128, 255, 7];
+    for (heads, cap) in HEADS.into_iter().zip([2.0, 0.0, 30.0]) {
+        for kv in [KvType::F32, KvType::BF16] {
+            // Values up to 1 of any kind, from bytes: exponents of 0x3f or 0xbf and less.
+            let mut random_bytes = crate::random::Random(1);
+            let mut place = 0;
+            let byte = || {
+                place += 1;
+                let high = place % kv.size() == 0;
+                let byte = random_bytes.next() as u8;
+                if high { byte & 0x80 | 0x3e } else { byte }
+            };
+            let paged = Paged::new(heads, kv, &positions, byte);
+            let query = random(2, positions.len() * heads.query * heads.dim, 2.0);
+            let attention = Attention { paged: &paged, query: &query, scale: 0.7, cap };
+            let found = results(|machine| attention.run(machine, 3, 0));
+            assert_close("attention", &found, &attention.expected(), 3e-6);
+
+            // The last rows with more spans than they need, and rounded.
+            let width = heads.query * heads.dim;
+            let alone = Paged {
+                pages: Vec::new(),
+                addresses: Buffer::of(paged.addresses.values()),
+                first: Buffer::of(&paged.first.values()[6..]),
+                positions: Buffer::of(&positions[6..]),
+                ..paged
+            };
+            let attention = Attention { paged: &alone, query: &query[6 * width..], scale: 0.7, cap };
+            let rounded = results(|machine| attention.run(machine, 5, 1));
+            for (all, rounded) in found.iter().zip(&rounded) {
+                assert_eq!(bits(rounded), bits(&to_bf16(&all[6 * width..])));
+            }
+            drop(paged.pages);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Kernels of the experts: rows by expert, their products, the weighted sum.
+
+use grok1::backend::gpu::kernels::{Groups, Kernel, Rows, THREADS};
+
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::random::Random;
+use crate::simt::Buffer;
+use crate::weights::Weights;
+
+/// What `group` makes of a selection.
+struct Grouped {
+    experts: Buffer<i32>,
+    starts: Buffer<i32>,
+    pairs: Buffer<i32>,
+}
+
+impl Grouped {
+    fn new(machine: &Machine, selection: &[i32], experts: usize) -> Self {
+        let (count, groups) = (selection.len(), selection.len().min(experts));
+        let [group_experts, starts, pairs] = [groups, groups + 1, count].map(Buffer::<i32>::new);
+        machine.launch(
+            Kernel::Group,
+            [1, 1, 1],
+            experts * 2 * size_of::<i32>(),
+            &[&group_experts, &starts, &pairs, &Buffer::of(selection), &(count as i32), &(experts as i32)],
+        );
+        Self { experts: group_experts, starts, pairs }
+    }
+
+    fn groups(&self) -> Groups {
+        Groups { experts: self.experts.address(), starts: self.starts.address(), pairs: self.pairs.address() }
+    }
+
+    /// How many there may be.
+    fn count(&self) -> usize {
+        self.experts.values().len()
+    }
+}
+
+/// `selected` different experts for each row.
+fn selection(rows: usize, experts: usize, selected: usize) -> Vec<i32> {
+    let mut random = Random(9);
+    let mut out = Vec::new();
+    for _ in 0..rows {
+        let first = random.below(experts);
+        out.extend((0..selected).map(|slot| ((first + slot * 2) % experts) as i32));
+    }
+    out
+}
+
+#[test]
+fn every_pair_is_in_the_group_of_its_expert() {
+    for (rows, experts, selected) in [(1, 8, 2), (5, 8, 2), (19, 5, 2), (3, 300, 1), (64, 4, 1)] {
+        let selection = selection(rows, experts, selected);
+        let found = results(|machine| {
+            let grouped = Grouped::new(machine, &selection, experts);
+            let used = grouped.experts.values().iter().filter(|&&expert| expert >= 0).count();
+            // What starts where, beyond the last group, is not said.
+            let starts = &grouped.starts.values()[..=used];
+            let all = [grouped.experts.values(), starts, grouped.pairs.values()].concat();
+            all.into_iter().map(|x| x as f32).collect()
+        });
+        let (mut group_experts, mut starts, mut pairs) = (Vec::new(), vec![0], Vec::new());
+        for expert in 0..experts as i32 {
+            pairs.extend((0..selection.len()).filter(|&pair| selection[pair] == expert));
+            if pairs.len() > starts[starts.len() - 1] {
+                group_experts.push(expert);
+                starts.push(pairs.len());
+            }
+        }
+        group_experts.resize(selection.len().min(experts), -1);
+        let numbers = group_experts.iter().map(|&expert| expert as f32);
+        let expected: Vec<f32> =
+            numbers.chain(starts.iter().chain(&pairs).map(|&number| number as f32)).collect();
+        assert!(found.iter().all(|found| *found == expected), "{found:?}, expected {expected:?}");
+    }
+}
+
+const EXPERTS: usize = 5;
+const SELECTED: usize = 2;
+
+/// The experts of a layer.
+struct Experts {
+    kind: usize,
+    gate: Weights,
+    up: Weights,
+    down: Weights,
+    round: bool,
+}
+
+impl Experts {
+    fn new(kind: usize, width: usize, ffn_width: usize) -> Self {
+        let matrices = |seed, [inputs, outputs]: [usize; 2]| {
+            Weights::new(seed, STAGED[kind], [inputs, outputs], EXPERTS, [inputs.div_ceil(2), 1])
+        };
+        Self {
+            kind,
+            gate: matrices(1, [width, ffn_width]),
+            up: matrices(2, [width, ffn_width]),
+            down: matrices(3, [ffn_width, width]),
+            round: false,
+        }
+    }
+
+    /// Activated values of all pairs, then the weighted sums of all rows.
+    fn run(&self, machine: &Machine, x: &[f32], selection: &[i32], gates: &[f32], fused: bool) -> Vec<f32> {
+        let (width, ffn_width) = (self.gate.inputs, self.gate.outputs);
+        let (count, pairs) = (x.len() / width, selection.len());
+        let (rows, format) = (Rows::of(count), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let grouped = Grouped::new(machine, selection, EXPERTS);
+        let strips = |outputs: usize| [outputs.div_ceil(format.strip()), grouped.count(), 1];
+        let [activated, gate, up, down] =
+            [ffn_width, ffn_width, ffn_width, width].map(|width| Buffer::<f32>::new(pairs * width));
+        let x = buffer(x);
+        let share = SELECTED as i32;
+        if fused {
+            let (gate, up, groups) = (self.gate.matrix(), self.up.matrix(), grouped.groups());
+            machine.launch(
+                Kernel::GateUp(format, rows),
+                strips(ffn_width),
+                0,
+                &[&activated, &x, &gate, &up, &groups, &share, &i32::from(self.round)],
+            );
+        } else {
+            for (out, weights) in [(&gate, &self.gate), (&up, &self.up)] {
+                let kernel = Kernel::ExpertLinear(format, rows);
+                let arguments: [&dyn crate::simt::Argument; 5] =
+                    [out, &x, &weights.matrix(), &grouped.groups(), &share];
+                machine.launch(kernel, strips(ffn_width), 0, &arguments);
+            }
+            let count = pairs * ffn_width;
+            let grid = [count.div_ceil(THREADS), 1, 1];
+            machine.launch(Kernel::Activate, grid, 0, &[&activated, &gate, &up, &(count as i32), &0_i32]);
+        }
+        machine.launch(
+            Kernel::ExpertLinear(format, rows),
+            strips(width),
+            0,
+            &[&down, &activated, &self.down.matrix(), &grouped.groups(), &1_i32],
+        );
+        let branch = Buffer::<f32>::new(count * width);
+        machine.launch(
+            Kernel::Combine,
+            [width.div_ceil(THREADS), count, 1],
+            0,
+            &[&branch, &down, &buffer(gates), &(width as i32), &share],
+        );
+        [activated.values(), branch.values()].concat()
+    }
+
+    /// By definition.
+    fn expected(&self, x: &[f32], selection: &[i32], gates: &[f32]) -> Vec<f64> {
+        let gelu = |x: f64| {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        };
+        let width = self.gate.inputs;
+        let (mut activated, mut branch) = (Vec::new(), vec![0.0; x.len()]);
+        for (pair, &expert) in selection.iter().enumerate() {
+            let (row, expert) = (pair / SELECTED, expert as usize);
+            let x = &x[row * width..][..width];
+            let (gate, up) = (self.gate.product(expert, x), self.up.product(expert, x));
+            let own: Vec<f64> = gate.iter().zip(up).map(|(&gate, up)| gelu(gate) * up).collect();
+            let rounded: Vec<f32> = own.iter().map(|&x| x as f32).collect();
+            let down = self.down.product(expert, &rounded);
+            let sum = branch[row * width..].iter_mut();
+            sum.zip(down).for_each(|(sum, x)| *sum += f64::from(gates[pair]) * x);
+            activated.extend(own);
+        }
+        [activated, branch].concat()
+    }
+}
+
+#[test]
+fn experts_conform_and_do_not_depend_on_the_batch() {
+    for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45]].into_iter().enumerate() {
+        let mut experts = Experts::new(kind, width, ffn_width);
+        // Enough rows that some experts get more than a tile of them.
+        let rows = 43;
+        let (x, selection) = (random(4, rows * width, 1.0), selection(rows, EXPERTS, SELECTED));
+        let gates: Vec<f32> = random(5, selection.len(), 0.5).iter().map(|x| x.abs() + 0.1).collect();
+        let run = |count: usize, fused| {
+            let pairs = count * SELECTED;
+            results(|machine| {
+                experts.run(machine, &x[..count * width], &selection[..pairs], &gates[..pairs], fused)
+            })
+        };
+        let all = run(rows, true);
+        assert_close("experts", &all, &experts.expected(&x, &selection, &gates), 1e-5);
+        for count in [1, 2, 5, 16] {
+            for (some, all) in run(count, true).iter().zip(&all) {
+                let (activated, branch) = (count * SELECTED * ffn_width, rows * SELECTED * ffn_width);
+                let expected = [&all[..activated], &all[branch..][..count * width]].concat();
+                assert_eq!(bits(some), bits(&expected), "{count} rows of kind {kind}");
+            }
+        }
+        // Where gate and up differ in format they are products of their own.
+        for (apart, together) in run(2, false).iter().zip(run(2, true)) {
+            assert_eq!(bits(apart), bits(&together));
+        }
+        let exact = run(2, true);
+        experts.round = true;
+        let (x, selection, gates) = (&x[..2 * width], &selection[..2 * SELECTED], &gates[..2 * SELECTED]);
+        let rounded = results(|machine| experts.run(machine, x, selection, gates, true));
+        for (rounded, exact) in rounded.iter().zip(&exact) {
+            let activated = 2 * SELECTED * ffn_width;
+            assert_eq!(bits(&rounded[..activated]), bits(&to_bf16(&exact[..activated])));
+        }
+    }
+}
+
+#[test]
+fn activations_are_rounded_when_asked() {
+    let [gate, up] = [1, 2].map(|seed| random(seed, 300, 3.0));
+    let run = |machine: &Machine, round: i32| {
+        let out = Buffer::<f32>::new(300);
+        let arguments: [&dyn crate::simt::Argument; 5] =
+            [&out, &buffer(&gate), &buffer(&up), &300_i32, &round];
+        machine.launch(Kernel::Activate, [2, 1, 1], 0, &arguments);
+        out.values().to_vec()
+    };
+    for (exact, rounded) in results(|machine| run(machine, 0)).iter().zip(results(|machine| run(machine, 1)))
+    {
+        assert_eq!(bits(&rounded), bits(&to_bf16(exact)));
+    }
+}

@@ -1,0 +1,145 @@
+//! The machines that kernels run on: both sizes of warps, three orders of threads.
+
+use std::ffi::c_uint;
+use std::sync::OnceLock;
+
+use grok1::backend::gpu::kernels::{Format, Kernel, Rows, source};
+use grok1::{DType, KvType, Layout};
+use half::bf16;
+
+use crate::simt::{Argument, Buffer, Module, ORDERS, WARPS};
+
+/// Every format of weights.
+pub(crate) fn formats() -> impl Iterator<Item = (DType, Layout, Format)> {
+    let pairs = DType::ALL.into_iter().flat_map(|dtype| [(dtype, Layout::OutIn), (dtype, Layout::InOut)]);
+    pairs.filter_map(|(dtype, layout)| Some((dtype, layout, Format::new(dtype, layout)?)))
+}
+
+/// The format that stages are tested with, besides the one test of all formats.
+pub(crate) fn format(dtype: DType, layout: Layout) -> Format {
+    Format::new(dtype, layout).unwrap()
+}
+
+/// Those of them that stand in the modules with every stage: of blocks, plain, and of the released checkpoint.
+pub(crate) const STAGED: [(DType, Layout); 3] =
+    [(DType::Q4K, Layout::OutIn), (DType::BF16, Layout::OutIn), (DType::I8, Layout::InOut)];
+
+/// All kernels that tests launch.
+fn all() -> Vec<Kernel> {
+    let mut kernels = vec![
+        Kernel::RmsNorm,
+        Kernel::Attention(KvType::F32),
+        Kernel::Attention(KvType::BF16),
+        Kernel::Merge,
+        Kernel::Residual,
+        Kernel::Route,
+        Kernel::Group,
+        Kernel::Activate,
+        Kernel::Combine,
+    ];
+    for (_, layout, format) in formats() {
+        if layout == Layout::OutIn {
+            kernels.push(Kernel::Embed(format));
+        }
+        kernels.push(Kernel::Linear(format, Rows::Four));
+    }
+    for (dtype, layout) in STAGED {
+        let format = format(dtype, layout);
+        for rows in Rows::ALL {
+            kernels.extend([
+                Kernel::Qkv(format, rows),
+                Kernel::GateUp(format, rows),
+                Kernel::ExpertLinear(format, rows),
+            ]);
+            if rows != Rows::Four {
+                kernels.push(Kernel::Linear(format, rows));
+            }
+        }
+    }
+    kernels
+}
+
+/// A size of warps and an order of threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    module: &'static Module,
+    order: c_uint,
+}
+
+impl Machine {
+    /// One for each size of warps; none, which is said, without a compiler.
+    pub(crate) fn both() -> impl Iterator<Item = Self> {
+        static MODULES: [OnceLock<Option<Module>>; 2] = [const { OnceLock::new() }; 2];
+        let modules = MODULES.iter().zip(WARPS);
+        let module = |(module, warp): (&'static OnceLock<Option<Module>>, u32)| {
+            module.get_or_init(|| Module::new(warp, &source(warp, &all()))).as_ref()
+        };
+        modules.filter_map(module).map(|module| Self { module, order: ORDERS[0] })
+    }
+
+    /// Runs a kernel that makes no mistake.
+    pub(crate) fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [usize; 3],
+        shared: usize,
+        arguments: &[&dyn Argument],
+    ) {
+        let result = self.module.try_launch(&kernel.name(), grid, shared, self.order, arguments);
+        if let Err(complaint) = result {
+            panic!("warps of {}, order {}: {complaint}", self.module.warp, self.order);
+        }
+    }
+}
+
+/// What `run` gives on each size of warps, having made sure that it is the same in every order of threads.
+pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
+    let in_all_orders = |machine: Machine| {
+        let mut results = ORDERS.map(|order| run(&Machine { order, ..machine })).into_iter();
+        let first = results.next().unwrap();
+        for other in results {
+            assert_eq!(bits(&first), bits(&other), "warps of {}: orders differ", machine.module.warp);
+        }
+        first
+    };
+    Machine::both().map(in_all_orders).collect()
+}
+
+/// What `Standard` precision makes of activations.
+pub(crate) fn to_bf16(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&x| bf16::from_f32(x).to_f32()).collect()
+}
+
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// The largest error relative to the root mean square of what is expected.
+pub(crate) fn error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square: f64 = expected.iter().map(|x| x * x).sum();
+    let size = (square / expected.len() as f64).sqrt();
+    let errors = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - b).abs());
+    // A NaN is no maximum: it has to be looked for.
+    errors.fold(0.0, |largest: f64, error| if error > largest || error.is_nan() { error } else { largest })
+        / size
+}
+
+/// Every result is as expected, within `bound` of its size.
+#[track_caller]
+pub(crate) fn assert_close(what: &str, results: &[Vec<f32>], expected: &[f64], bound: f64) {
+    for (found, warp) in results.iter().zip(WARPS) {
+        let error = error(found, expected);
+        assert!(error <= bound, "{what}, warps of {warp}: {error:.1e} off");
+    }
+}
+
+/// Values of both signs up to `size`.
+pub(crate) fn random(seed: u64, len: usize, size: f32) -> Vec<f32> {
+    let mut random = crate::random::Random(seed);
+    (0..len).map(|_| random.float(-size, size)).collect()
+}
+
+pub(crate) fn buffer(values: &[f32]) -> Buffer<f32> {
+    Buffer::of(values)
+}

@@ -5,6 +5,7 @@
 
 pub mod cpu;
 mod error;
+pub mod gpu;
 pub mod scalar;
 mod values;
 

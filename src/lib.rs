@@ -25,7 +25,7 @@
 //! | `session` | [`Session`], [`Generation`], [`Model::run`], saved sessions |
 //! | `model` | [`Model`]: opening, options, KV pages, the engine that runs batches |
 //! | [`plan`] | what a model needs and where it would lie, from headers alone |
-//! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor |
+//! | [`backend`] | the seam to devices: one method per stage of the model; the scalar definition; the processor; GPUs |
 //! | [`convert`] | one form of model files into another |
 //! | [`checkpoint`] | files as named, typed views of weights |
 //! | [`quant`] | how stored elements become numbers, and numbers stored elements |

@@ -332,12 +332,18 @@ fn plan_says_what_lies_where_and_how_fast_that_can_be() {
 }
 
 #[test]
-fn devices_names_the_processor_and_what_is_not_built() {
+fn devices_names_the_processor_and_why_there_is_nothing_else() {
     let report = json(run(&["devices", "--json"]));
     assert!(report["cpu"]["threads"].as_u64().unwrap() >= 1);
     let sets = report["cpu"]["instruction_sets"].as_array().unwrap();
     assert_eq!(sets.last().unwrap(), "scalar");
-    assert!(stdout(run(&["devices"])).contains("\ncuda: not built in this version\n"));
+    for (runtime, is_built) in [("cuda", cfg!(feature = "cuda")), ("hip", cfg!(feature = "hip"))] {
+        let (devices, error) =
+            (report[runtime]["devices"].as_array().unwrap(), report[runtime]["error"].as_str());
+        assert_eq!(devices.is_empty(), error.is_some());
+        assert_eq!(error.is_some_and(|error| error.starts_with("not built in: ")), !is_built, "{runtime}");
+    }
+    assert!(stdout(run(&["devices"])).contains("\ncuda"));
 }
 
 #[test]

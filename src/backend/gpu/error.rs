@@ -1,0 +1,232 @@
+//! What can go wrong between this crate and a device. Uses the ground and `version`.
+
+use super::Version;
+use crate::error::{Classify, ErrorKind};
+
+/// An error of a GPU runtime, or why there is none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// This crate was compiled without the runtime.
+    #[error("not built in: this program was compiled without the feature `{feature}`")]
+    NotBuilt {
+        /// The feature.
+        feature: &'static str,
+    },
+    /// None of a library's names could be loaded.
+    #[error("no {what}: tried {}{}; {install}", tried.join(", "), also(folders))]
+    NoLibrary {
+        /// What was looked for.
+        what: &'static str,
+        /// Names, in order; with the loader's reason where a file is there and cannot be loaded.
+        tried: Vec<String>,
+        /// Folders that were looked in, beside those of the system's loader.
+        folders: &'static [&'static str],
+        /// What to install.
+        install: &'static str,
+    },
+    /// A library without a function that it should have.
+    #[error("{library} has no {symbol}: too old, or not what its name says")]
+    MissingSymbol {
+        /// The library's name.
+        library: String,
+        /// The function's name.
+        symbol: String,
+    },
+    /// A driver that is older than what this crate needs.
+    #[error("the {runtime} driver is of version {found}, expected {expected} or newer")]
+    OldDriver {
+        /// `cuda` or `hip`.
+        runtime: &'static str,
+        /// What the driver says.
+        found: Version,
+        /// What is needed.
+        expected: Version,
+    },
+    /// A driver without devices.
+    #[error("the {runtime} driver finds no device")]
+    NoDevice {
+        /// `cuda` or `hip`.
+        runtime: &'static str,
+    },
+    /// The number of a device that is not there.
+    #[error("no device {runtime}:{ordinal}: there are {count}")]
+    NoSuchDevice {
+        /// `cuda` or `hip`.
+        runtime: &'static str,
+        /// Its number.
+        ordinal: usize,
+        /// Devices there are.
+        count: usize,
+    },
+    /// A device, or a name, that there is no compiler for.
+    #[error("{found:?} is not an architecture that {compiler} compiles for: {}", known.join(", "))]
+    UnknownArchitecture {
+        /// Its name.
+        found: String,
+        /// Who would have to know it.
+        compiler: String,
+        /// The names that are known.
+        known: Vec<String>,
+    },
+    /// A compiler that makes code which the driver is too old for.
+    #[error("{compiler} makes code for drivers of CUDA {found}, and this one is of {expected}")]
+    NewCompiler {
+        /// The compiler.
+        compiler: String,
+        /// Its version.
+        found: Version,
+        /// The driver's version.
+        expected: Version,
+    },
+    /// Kernels that do not compile.
+    #[error("{compiler} does not compile {program} for {architecture}: {log}")]
+    Compile {
+        /// The compiler.
+        compiler: String,
+        /// The program's name.
+        program: String,
+        /// The target.
+        architecture: String,
+        /// What the compiler said.
+        log: String,
+    },
+    /// A program, or one of its options, with a zero byte in it.
+    #[error("{what} has a zero byte")]
+    Nul {
+        /// What has.
+        what: &'static str,
+    },
+    /// Code without a kernel that it should have.
+    #[error("the device code has no kernel {name}")]
+    NoKernel {
+        /// The kernel's name.
+        name: String,
+        /// What the driver said.
+        #[source]
+        source: DriverError,
+    },
+    /// The device has no room.
+    #[error("out of device memory: {bytes} bytes for {what}, {free} are free, {} missing", missing(*bytes, *free))]
+    OutOfMemory {
+        /// What it was for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes free when they were asked for.
+        free: usize,
+    },
+    /// The system pins no more memory for copies.
+    #[error("cannot pin {bytes} bytes of host memory")]
+    Pin {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the driver said.
+        #[source]
+        source: DriverError,
+    },
+    /// A copy that leaves its buffer.
+    #[error("bytes {at}..{at}+{bytes} of a buffer of {of}")]
+    Range {
+        /// Where the bytes begin.
+        at: usize,
+        /// How many.
+        bytes: usize,
+        /// The buffer's.
+        of: usize,
+    },
+    /// Objects of two devices in one call.
+    #[error("objects of different devices in one call")]
+    OtherDevice,
+    /// A kernel that did not start.
+    #[error(
+        "cannot launch {kernel} with grid {grid:?}, block {block:?} and {shared_bytes} bytes of shared memory"
+    )]
+    Launch {
+        /// Its name.
+        kernel: String,
+        /// Blocks.
+        grid: [u32; 3],
+        /// Threads of a block.
+        block: [u32; 3],
+        /// Dynamic shared memory of a block.
+        shared_bytes: u32,
+        /// What the driver said.
+        #[source]
+        source: DriverError,
+    },
+    /// Any other call that the driver refused. Failed kernels are told by the next call that waits for them.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// A call that a driver refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {name} ({code})")]
+#[non_exhaustive]
+pub struct DriverError {
+    /// The driver's function.
+    pub call: &'static str,
+    /// Its status.
+    pub code: i32,
+    /// The status's name, as the driver tells it.
+    pub name: String,
+}
+
+impl DriverError {
+    /// For implementers of `Runtime`.
+    #[must_use]
+    pub fn new(call: &'static str, code: i32, name: impl Into<String>) -> Self {
+        Self { call, code, name: name.into() }
+    }
+
+    /// Whether memory ran out. HIP took over the numbers of CUDA.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        self.code == 2
+    }
+}
+
+/// Where else was looked.
+fn also(folders: &[&str]) -> String {
+    if folders.is_empty() { String::new() } else { format!(", in {} too", folders.join(", ")) }
+}
+
+/// How many bytes more would have to be free; at least that many when memory is fragmented.
+fn missing(bytes: usize, free: usize) -> usize {
+    bytes.saturating_sub(free)
+}
+
+impl GpuError {
+    /// Bytes that were missing, if memory ran out.
+    #[must_use]
+    pub fn missing_bytes(&self) -> Option<usize> {
+        match self {
+            Self::OutOfMemory { bytes, free, .. } => Some(missing(*bytes, *free)),
+            _ => None,
+        }
+    }
+}
+
+impl Classify for GpuError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchDevice { .. } | Self::UnknownArchitecture { .. } => ErrorKind::Argument,
+            Self::NotBuilt { .. }
+            | Self::NoLibrary { .. }
+            | Self::MissingSymbol { .. }
+            | Self::OldDriver { .. }
+            | Self::NewCompiler { .. }
+            | Self::NoDevice { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Pin { .. }
+            | Self::Driver(_) => ErrorKind::Resource,
+            Self::Compile { .. }
+            | Self::Nul { .. }
+            | Self::NoKernel { .. }
+            | Self::Range { .. }
+            | Self::OtherDevice
+            | Self::Launch { .. } => ErrorKind::Bug,
+        }
+    }
+}

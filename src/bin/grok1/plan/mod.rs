@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use grok1::backend::gpu;
 use grok1::plan::{Device, DeviceError, KNOWN_DEVICES, rate};
 use grok1::{PlanOptions, Result};
 
@@ -16,8 +17,8 @@ use crate::{bandwidth, machine, output};
 
 /// The memory that a model needs, what would lie where, and the tokens per second that bandwidth allows
 ///
-/// Layers are given to the devices in their order, each as many as it holds, with their keys and values. Without --device, that is
-/// the memory of this machine, as far as it may be used; GPUs are not looked for.
+/// Layers are given to the devices in their order, each as many as it holds, with their keys and values. Without --device, these are
+/// the GPUs that are found (with the features cuda and hip), and the memory of this machine as far as it may be used.
 #[derive(clap::Args)]
 #[command(after_help = known_devices())]
 pub(crate) struct Args {
@@ -103,10 +104,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// The GPUs of this machine, with what is free of their memory. Drivers do not tell a bandwidth.
+fn found() -> Vec<Device> {
+    let found = gpu::devices().into_iter().filter_map(|runtime| runtime.devices.ok()).flatten();
+    let device = |device: gpu::FoundDevice| {
+        let memory = device.memory.ok()?.free;
+        Some(Device::new(device.properties.name, memory as u64))
+    };
+    found.filter_map(device).collect()
+}
+
 impl Args {
     fn options(&self) -> Result<PlanOptions> {
         let options = PlanOptions::new()
             .devices(self.device.iter().flat_map(|devices| devices.iter().cloned()))
+            .devices(if self.device.is_empty() { found() } else { Vec::new() })
             .nodes(self.nodes.into())
             .link(self.link)
             .sessions(self.sessions.get())

@@ -1,8 +1,8 @@
 //! One form of a model into another: GGUF of any type, or bf16 safetensors. Uses `checkpoint`, `quant` and the ground.
 //!
-//! Tensors go through memory piece by piece, so that a model of 318 GB is converted in 512 MiB and 16 more for each
-//! thread. Work that was interrupted goes
-//! on where it was; the same input and the same recipe give the same bytes however often it was, and on any number of threads.
+//! Tensors go through memory piece by piece, so that a model of 318 GB is converted in 512 MiB and 16 more for each thread. Work that
+//! was interrupted goes on where it was; the same input and the same recipe give the same bytes however often it was, and on any number
+//! of threads.
 //!
 //! # What a form costs
 //!

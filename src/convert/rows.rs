@@ -90,7 +90,39 @@ impl Loaded<'_> {
         }
         quant::quantise(dtype, &scratch.values, &mut scratch.bytes)
             .map_err(|source| ConvertError::of_weights(&self.matrix.name, outputs.start, inputs, source))?;
-        Ok(Int8Fidelity::default())
+        match self.factors {
+            Some(factors) if dtype == DType::Q8_0 && self.matrix.dtype == DType::I8 => {
+                self.compare_int8(outputs, factors, scratch)
+            }
+            _ => Ok(Int8Fidelity::default()),
+        }
+    }
+
+    /// How far blocks that lie across two scales, and so have neither, are from the int8 weights in `scratch.values`.
+    fn compare_int8(
+        &self,
+        outputs: Range<usize>,
+        factors: &Factors,
+        scratch: &mut Scratch,
+    ) -> Result<Int8Fidelity, ConvertError> {
+        let Scratch { values, written, bytes } = scratch;
+        written.resize(values.len(), 0.0);
+        self.dequantise(DType::Q8_0, bytes, written)?;
+        let inputs = self.matrix.inputs;
+        let mut fidelity = Int8Fidelity::default();
+        for (number, (found, expected)) in written.chunks(BLOCK).zip(values.chunks(BLOCK)).enumerate() {
+            let place = number * BLOCK;
+            let (output, first) = (outputs.start + place / inputs, place % inputs);
+            let mut block = Int8Fidelity { blocks: 1, ..Int8Fidelity::default() };
+            for (input, (found, expected)) in (first..).zip(found.iter().zip(expected)) {
+                if found != expected {
+                    let steps = (found - expected).abs() / factors.at(input, output).abs();
+                    (block.inexact, block.worst) = (1, block.worst.max(steps));
+                }
+            }
+            fidelity.add(block);
+        }
+        Ok(fidelity)
     }
 
     /// How far the rows in `scratch.bytes`, which are `outputs` as `dtype`, are from what is stored.

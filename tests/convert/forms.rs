@@ -101,6 +101,23 @@ fn int8_becomes_q8_0_with_the_very_values_and_scales() {
 }
 
 #[test]
+fn blocks_across_two_scales_are_counted_with_how_far_off_they_are() {
+    let (scratch, mut tiny) = (Scratch::new("across"), tiny());
+    // Scales for 16 inputs each, of the sizes 1 and 2 in turns: no block has one scale.
+    let key = &mut tiny.layers[0].key;
+    let factors: Vec<_> =
+        (0..key.inputs / 16).flat_map(|group| vec![1.0 + (group % 2) as f32; key.outputs]).collect();
+    let data: Vec<_> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let data = Blob::new(Arc::new(MemorySource::new("scales", data)), 0..4 * factors.len() as u64).unwrap();
+    key.scales = Some(Scales { dtype: DType::F32, layout: Layout::InOut, inputs: 16, outputs: 1, data });
+    let blocks = (key.inputs * key.outputs / 32) as u64;
+    let report = to_gguf(&tiny, recipe("q8_0"), &scratch.path("tiny.gguf"));
+    assert!(report.int8.inexact > blocks / 2 && report.int8.inexact <= blocks, "{report:?}");
+    // Half a step of a block whose largest weight is 2 * 128, in units of the smaller scale.
+    assert!((0.4..=1.02).contains(&report.int8.worst), "{report:?}");
+}
+
+#[test]
 fn every_recipe_gives_a_file_that_opens_and_verifies() {
     let (scratch, tiny) = (Scratch::new("recipes"), tiny());
     for name in Recipe::names() {

@@ -4,39 +4,7 @@
 
 use std::path::PathBuf;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, files, source};
-use grok1::{DType, KvType, Layout};
-
-/// Modules by name.
-fn modules() -> Vec<(String, Vec<Kernel>)> {
-    let rest = vec![
-        Kernel::RmsNorm,
-        Kernel::Attention(KvType::F32),
-        Kernel::Attention(KvType::BF16),
-        Kernel::Merge,
-        Kernel::Residual,
-        Kernel::Route,
-        Kernel::Group,
-        Kernel::Activate,
-        Kernel::Combine,
-    ];
-    let mut modules = vec![("rest".to_owned(), rest)];
-    for (dtype, layout) in DType::ALL.into_iter().flat_map(|d| [(d, Layout::OutIn), (d, Layout::InOut)]) {
-        let Some(format) = Format::new(dtype, layout) else { continue };
-        let mut kernels: Vec<Kernel> = Rows::ALL
-            .into_iter()
-            .flat_map(|rows| {
-                let of = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
-                of.map(|kernel| kernel(format, rows))
-            })
-            .collect();
-        if layout == Layout::OutIn {
-            kernels.push(Kernel::Embed(format));
-        }
-        modules.push((format.name(), kernels));
-    }
-    modules
-}
+use grok1::backend::gpu::kernels::{KernelSet, files, source};
 
 fn main() -> std::io::Result<()> {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -47,9 +15,10 @@ fn main() -> std::io::Result<()> {
     for (name, text) in files() {
         std::fs::write(folder.join(name), text.as_bytes())?;
     }
-    for (name, kernels) in modules() {
+    for set in KernelSet::all() {
         for warp in [32, 64] {
-            std::fs::write(folder.join(format!("module_{name}_{warp}.cu")), source(warp, &kernels))?;
+            let name = format!("module_{}_{warp}.cu", set.name());
+            std::fs::write(folder.join(name), source(warp, &set.kernels()))?;
         }
     }
     Ok(())

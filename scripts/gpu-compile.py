@@ -32,7 +32,7 @@ NVIDIA = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_90a", "sm_100", "sm_120")
 # Lanes of a warp beside the name.
 AMD = {"gfx906": 64, "gfx90a": 64, "gfx942": 64, "gfx1100": 32}
 # Modules that every device gets.
-MAIN = ("rest", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
+MAIN = ("plain", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
 # Bytes or registers. NVIDIA's assembler spills that much around loops, lest one block less fit on a processor.
 FEW = 16
 

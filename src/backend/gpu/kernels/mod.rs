@@ -174,6 +174,78 @@ impl Kernel {
     }
 }
 
+/// Kernels that are compiled together, since who needs one needs most of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KernelSet {
+    /// Those that read weights of a format.
+    Format(Format),
+    /// Those that read none.
+    Plain,
+}
+
+impl KernelSet {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let layouts = [Layout::OutIn, Layout::InOut];
+        let formats = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| Format::new(dtype, layout)));
+        [Self::Plain].into_iter().chain(formats.flatten().map(Self::Format)).collect()
+    }
+
+    /// The one that a kernel is in.
+    #[must_use]
+    pub const fn of(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Embed(format)
+            | Kernel::Qkv(format, _)
+            | Kernel::Linear(format, _)
+            | Kernel::GateUp(format, _)
+            | Kernel::ExpertLinear(format, _) => Self::Format(format),
+            Kernel::RmsNorm
+            | Kernel::Attention(_)
+            | Kernel::Merge
+            | Kernel::Residual
+            | Kernel::Route
+            | Kernel::Group
+            | Kernel::Activate
+            | Kernel::Combine => Self::Plain,
+        }
+    }
+
+    /// `plain`, or the format's name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Format(format) => format.name(),
+            Self::Plain => "plain".to_owned(),
+        }
+    }
+
+    /// Its kernels.
+    #[must_use]
+    pub fn kernels(self) -> Vec<Kernel> {
+        let Self::Format(format) = self else {
+            return vec![
+                Kernel::RmsNorm,
+                Kernel::Attention(KvType::F32),
+                Kernel::Attention(KvType::BF16),
+                Kernel::Merge,
+                Kernel::Residual,
+                Kernel::Route,
+                Kernel::Group,
+                Kernel::Activate,
+                Kernel::Combine,
+            ];
+        };
+        let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+        let products = Rows::ALL.into_iter().flat_map(|rows| products.map(|kernel| kernel(format, rows)));
+        // Only tables of rows that lie in one piece.
+        let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
+        products.chain(embed).collect()
+    }
+}
+
 /// A module of `kernels` for warps of 32 or 64 lanes.
 #[must_use]
 pub fn source(warp: u32, kernels: &[Kernel]) -> String {

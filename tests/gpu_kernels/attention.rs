@@ -63,6 +63,7 @@ impl Paged {
             layer: LAYER as i32,
             kv_heads: self.heads.kv as i32,
             head_dim: self.heads.dim as i32,
+            is_bf16: i32::from(self.kv == KvType::BF16),
         }
     }
 
@@ -141,7 +142,6 @@ impl Projection<'_> {
                     &(first as i32),
                     &(count as i32),
                     &i32::from(self.round),
-                    &i32::from(self.kv == KvType::BF16),
                 ],
             );
             first += heads;

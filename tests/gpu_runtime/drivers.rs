@@ -9,7 +9,8 @@ use std::slice;
 
 use grok1::backend::gpu::{CompileOptions, GpuError, Program, Runtime, compile};
 
-use crate::stand_in::{RUNTIMES, Scratch, StandIns, again, runtime, stderr};
+use crate::device::Scratch;
+use crate::stand_in::{RUNTIMES, StandIns, again, runtime, stderr};
 
 /// Loads, opens and compiles, and prints what comes of it.
 #[test]

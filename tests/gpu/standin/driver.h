@@ -434,9 +434,9 @@ class Driver {
         const size_t bytes = header->e_shoff + (size_t)header->e_shnum * header->e_shentsize;
         const int file = memfd_create("stand-in", MFD_CLOEXEC);
         if (file < 0 || write(file, code, bytes) != (ssize_t)bytes) fail("cannot copy code");
+        // It stays open: the loader takes a path that it has seen for the library that it has loaded.
         const std::string path = "/proc/self/fd/" + std::to_string(file);
         void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-        close(file);
         if (!library) return INVALID_IMAGE;
         auto loaded = std::make_unique<Module>();
         loaded->library = library;

@@ -189,7 +189,8 @@ impl KernelSet {
     #[must_use]
     pub fn all() -> Vec<Self> {
         let layouts = [Layout::OutIn, Layout::InOut];
-        let formats = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| Format::new(dtype, layout)));
+        let formats =
+            DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| Format::new(dtype, layout)));
         [Self::Plain].into_iter().chain(formats.flatten().map(Self::Format)).collect()
     }
 
@@ -340,6 +341,8 @@ pub struct Cache {
     pub kv_heads: i32,
     /// Values per head.
     pub head_dim: i32,
+    /// How elements are stored: 1 for BF16, 0 for F32.
+    pub is_bf16: i32,
 }
 
 /// `Groups` in `experts.h`: rows by expert.

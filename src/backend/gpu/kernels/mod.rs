@@ -164,6 +164,16 @@ impl Kernel {
         }
     }
 
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files whose names end in `_mma` need the matrix
+    /// instructions that NVIDIA's have from sm_80 on.
+    #[must_use]
+    pub fn runs_on(self, architecture: &str) -> bool {
+        let (file, ..) = self.parts();
+        let number =
+            architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
+        !file.ends_with("_mma") || number.and_then(|number| number.parse().ok()) >= Some(80)
+    }
+
     /// Its symbol in a compiled module: `linear_q4_k_16`.
     #[must_use]
     pub fn name(self) -> String {

@@ -218,6 +218,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("legacy.h"),
         file!("linear.cu"),
         file!("merge.cu"),
+        file!("mma.h"),
         file!("norm.h"),
         file!("numbers.h"),
         file!("plain.h"),

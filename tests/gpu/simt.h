@@ -241,6 +241,30 @@ inline float shuffle_xor(float value, int mask, const char* file = __builtin_FIL
     return other.value;
 }
 
+// What is taken at once has to be aligned.
+template <class T>
+void check_alignment(const Shared<T>& shared) {
+    static_assert(sizeof(T) == 4, "four of them are 16 bytes");
+    if ((size_t)shared.address() % 16 != 0) simt::fail("16 bytes of shared memory are not aligned");
+}
+
+template <class T>
+struct Four {
+    T values[4];
+};
+
+template <class T>
+Four<T> load_four(const Shared<T>& shared) {
+    check_alignment(shared);
+    return {{shared[0], shared[1], shared[2], shared[3]}};
+}
+
+template <class T>
+void store_four(const Shared<T>& shared, const Four<T>& four) {
+    check_alignment(shared);
+    for (int i = 0; i < 4; ++i) shared[i] = four.values[i];
+}
+
 // ---- mma.h ----
 
 namespace simt {
@@ -257,19 +281,15 @@ inline float bf16_of(unsigned long long word, int index) {
 // The thread's copies that have begun, in groups of which the last is open.
 struct Copy {
     Shared<unsigned> to;
-    unsigned words[4];
+    Four<unsigned> words;
 };
 std::vector<std::vector<Copy>>& copies();
 
-inline void check_alignment(const Shared<unsigned>& shared) {
-    if ((size_t)shared.address() % 16 != 0) fail("16 bytes of shared memory are not aligned");
-}
-
 // The four words of a row of an 8x8 matrix of bf16.
 inline Brought row_of(const Shared<unsigned>& row) {
-    check_alignment(row);
-    const unsigned long long words[4] = {row[0], row[1], row[2], row[3]};
-    return {{words[0] | words[1] << 32, words[2] | words[3] << 32}};
+    const Four<unsigned> four = load_four(row);
+    const unsigned long long low = four.values[1], high = four.values[3];
+    return {{four.values[0] | low << 32, four.values[2] | high << 32}};
 }
 
 }  // namespace simt
@@ -310,13 +330,10 @@ inline void load_matrices_transposed(unsigned (&out)[4], const Shared<unsigned>&
 }
 
 inline void copy_async(const Shared<unsigned>& to, const void* from, bool real) {
-    simt::check_alignment(to);
     if ((size_t)from % 16 != 0) simt::fail("16 bytes to copy are not aligned");
     simt::Copy copy = {to, {}};
-    for (int i = 0; i < 4; ++i) {
-        if (real) copy.words[i] = ((const unsigned*)from)[i];
-        to[i] = ~0u;
-    }
+    for (int i = 0; real && i < 4; ++i) copy.words.values[i] = ((const unsigned*)from)[i];
+    store_four(to, {{~0u, ~0u, ~0u, ~0u}});
     simt::copies().back().push_back(copy);
 }
 
@@ -328,9 +345,7 @@ template <int LATER>
 void wait_copies() {
     auto& groups = simt::copies();
     while (groups.size() > LATER + 1) {
-        for (const simt::Copy& copy : groups.front()) {
-            for (int i = 0; i < 4; ++i) copy.to[i] = copy.words[i];
-        }
+        for (const simt::Copy& copy : groups.front()) store_four(copy.to, copy.words);
         groups.erase(groups.begin());
     }
 }

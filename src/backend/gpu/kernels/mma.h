@@ -60,9 +60,17 @@ DEVICE void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
 }
 
-#endif
+// Two values, rounded to bf16, the first in the lower half.
+DEVICE u32 bf16_pair(float first, float second) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
 
-// Two bf16 in a word, the first in its lower half. The values are such, or are rounded.
+#else
+
 DEVICE u32 bf16_pair(float first, float second) {
     return f32_to_bf16(first) | (u32)f32_to_bf16(second) << 16;
 }
+
+#endif

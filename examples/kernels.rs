@@ -34,6 +34,10 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
                 of.map(|kernel| kernel(format, rows))
             })
             .collect();
+        kernels.extend(
+            [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled]
+                .map(|kernel| kernel(format)),
+        );
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
         }

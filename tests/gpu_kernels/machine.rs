@@ -46,10 +46,11 @@ fn all(warp: u32) -> Vec<Kernel> {
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
         }
-        kernels.push(Kernel::Linear(format, Rows::Four));
+        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
     for (dtype, layout) in STAGED {
         let format = format(dtype, layout);
+        kernels.extend([Kernel::GateUpTiled(format), Kernel::ExpertLinearTiled(format)]);
         for rows in Rows::ALL {
             kernels.extend([
                 Kernel::Qkv(format, rows),

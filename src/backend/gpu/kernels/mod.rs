@@ -23,6 +23,12 @@ pub const THREADS: usize = 256;
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
 
+/// Rows that share every weight read in the kernels for many of them.
+pub const TILED_ROWS: usize = 64;
+
+/// Outputs that a block of these computes: of one matrix, or half of them of each of gate and up.
+pub const TILED_OUTPUTS: usize = 128;
+
 /// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
 pub const FLASH_QUERIES: usize = 64;
 
@@ -151,6 +157,12 @@ pub enum Kernel {
     GateUp(Format, Rows),
     /// A product with matrices of the selected experts.
     ExpertLinear(Format, Rows),
+    /// [`Linear`](Self::Linear) for many rows.
+    LinearTiled(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs.
+    GateUpTiled(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
+    ExpertLinearTiled(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
@@ -174,6 +186,9 @@ impl Kernel {
             Self::Group => ("group", None, None),
             Self::GateUp(format, rows) => ("gate_up", Some(format.name()), Some(rows)),
             Self::ExpertLinear(format, rows) => ("expert_linear", Some(format.name()), Some(rows)),
+            Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
+            Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
+            Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
         }
@@ -224,6 +239,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("combine.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
+        file!("expert_linear_tiled.cu"),
         file!("experts.h"),
         file!("flash.cu"),
         file!("flash.h"),
@@ -232,11 +248,13 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
+        file!("gate_up_tiled.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
+        file!("linear_tiled.cu"),
         file!("merge.cu"),
         file!("mma.h"),
         file!("norm.h"),
@@ -249,6 +267,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("residual.cu"),
         file!("rms_norm.cu"),
         file!("route.cu"),
+        file!("tiled.h"),
     ]
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, UNIT,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS,
+    TILED_OUTPUTS, TILED_ROWS, UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
@@ -17,6 +18,8 @@ pub(super) fn constants() -> String {
         ("IN_OUT_STRIP", IN_OUT_STRIP),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
+        ("TILED_ROWS", TILED_ROWS),
+        ("TILED_OUTPUTS", TILED_OUTPUTS),
         ("FLASH_QUERIES", FLASH_QUERIES),
         ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
         ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),

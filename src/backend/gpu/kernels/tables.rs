@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::{IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, UNIT};
+use super::{IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, UNIT};
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
 
@@ -13,6 +13,8 @@ pub(super) fn constants() -> String {
         ("UNIT", UNIT),
         ("OUT_IN_STRIP", OUT_IN_STRIP),
         ("IN_OUT_STRIP", IN_OUT_STRIP),
+        ("TILE_OUTPUTS", TILE_OUTPUTS),
+        ("TILE_INPUTS", TILE_INPUTS),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
     ];

@@ -2,7 +2,7 @@
 
 use grok1::backend::gpu::kernels::{Groups, Kernel, Rows, THREADS};
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
 use crate::random::Random;
 use crate::simt::Buffer;
 use crate::weights::Weights;
@@ -106,7 +106,7 @@ impl Experts {
     fn run(&self, machine: &Machine, x: &[f32], selection: &[i32], gates: &[f32], fused: bool) -> Vec<f32> {
         let (width, ffn_width) = (self.gate.inputs, self.gate.outputs);
         let (count, pairs) = (x.len() / width, selection.len());
-        let (rows, format) = (Rows::of(count), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let (rows, format) = (Rows::of(count), STAGED[self.kind].format());
         let grouped = Grouped::new(machine, selection, EXPERTS);
         let strips = |outputs: usize| [outputs.div_ceil(format.strip()), grouped.count(), 1];
         let [activated, gate, up, down] =
@@ -114,7 +114,7 @@ impl Experts {
         let x = buffer(x);
         let share = SELECTED as i32;
         if fused {
-            let (gate, up, groups) = (self.gate.matrix(), self.up.matrix(), grouped.groups());
+            let (gate, up, groups) = (self.gate.matrix(machine), self.up.matrix(machine), grouped.groups());
             machine.launch(
                 Kernel::GateUp(format, rows),
                 strips(ffn_width),
@@ -125,7 +125,7 @@ impl Experts {
             for (out, weights) in [(&gate, &self.gate), (&up, &self.up)] {
                 let kernel = Kernel::ExpertLinear(format, rows);
                 let arguments: [&dyn crate::simt::Argument; 5] =
-                    [out, &x, &weights.matrix(), &grouped.groups(), &share];
+                    [out, &x, &weights.matrix(machine), &grouped.groups(), &share];
                 machine.launch(kernel, strips(ffn_width), 0, &arguments);
             }
             let count = pairs * ffn_width;
@@ -136,7 +136,7 @@ impl Experts {
             Kernel::ExpertLinear(format, rows),
             strips(width),
             0,
-            &[&down, &activated, &self.down.matrix(), &grouped.groups(), &1_i32],
+            &[&down, &activated, &self.down.matrix(machine), &grouped.groups(), &1_i32],
         );
         let branch = Buffer::<f32>::new(count * width);
         machine.launch(
@@ -172,7 +172,7 @@ impl Experts {
 
 #[test]
 fn experts_conform_and_do_not_depend_on_the_batch() {
-    for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45]].into_iter().enumerate() {
+    for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45], [256, 512], [512, 512]].into_iter().enumerate() {
         let mut experts = Experts::new(kind, width, ffn_width);
         // Enough rows that some experts get more than a tile of them.
         let rows = 43;

@@ -8,6 +8,7 @@ mod experts;
 mod formats;
 mod machine;
 mod mistakes;
+mod packed;
 #[path = "../support/random.rs"]
 mod random;
 mod rows;

@@ -1,6 +1,7 @@
 //! Writes the kernels of GPUs into a folder, to be compiled where no program of ours runs: `cargo run --example kernels -- FOLDER`.
 //!
-//! A module for each format of weights and one of the rest, for warps of 32 and 64 lanes, beside the files they include.
+//! A module for each format of weights and one of the rest, for warps of 32 and 64 lanes, beside the files they include. Those whose
+//! names begin with `mma` are for NVIDIA's devices from sm_80 on only.
 
 use std::path::PathBuf;
 
@@ -14,13 +15,16 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
         Kernel::Attention(KvType::F32),
         Kernel::Attention(KvType::BF16),
         Kernel::Merge,
+        Kernel::Flash(KvType::F32),
+        Kernel::Flash(KvType::BF16),
         Kernel::Residual,
         Kernel::Route,
         Kernel::Group,
         Kernel::Activate,
         Kernel::Combine,
     ];
-    let mut modules = vec![("rest".to_owned(), rest)];
+    let mma = vec![Kernel::FlashMma(128)];
+    let mut modules = vec![("rest".to_owned(), rest), ("mma".to_owned(), mma)];
     let pairs = DType::ALL.into_iter().flat_map(|dtype| [(dtype, Layout::OutIn), (dtype, Layout::InOut)]);
     for (dtype, layout) in pairs {
         let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
@@ -54,7 +58,8 @@ fn main() -> std::io::Result<()> {
         std::fs::write(folder.join(name), text.as_bytes())?;
     }
     for (name, kernels) in modules() {
-        for warp in [32, 64] {
+        let warps: &[u32] = if name.starts_with("mma") { &[32] } else { &[32, 64] };
+        for &warp in warps {
             std::fs::write(folder.join(format!("module_{name}_{warp}.cu")), source(warp, &kernels))?;
         }
     }

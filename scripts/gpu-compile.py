@@ -29,10 +29,12 @@ SOURCE = WORK / "source"
 NVRTC = "nvidia-cuda-nvrtc==13.0.88"
 
 NVIDIA = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_90a", "sm_100", "sm_120")
+# Without the matrix instructions of modules whose names begin with `mma`, as are all of AMD's.
+NO_MMA = ("sm_75",)
 # Lanes of a warp beside the name.
 AMD = {"gfx906": 64, "gfx90a": 64, "gfx942": 64, "gfx1100": 32}
 # Modules that every device gets.
-MAIN = ("rest", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
+MAIN = ("rest", "mma", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
 # Bytes or registers. NVIDIA's assembler spills that much around loops, lest one block less fit on a processor.
 FEW = 16
 
@@ -126,6 +128,8 @@ def check(compiler, devices, everything):
     sound = True
     for index, device in enumerate(devices):
         wanted = modules if everything or index == 0 else MAIN
+        if device in NO_MMA or device in AMD:
+            wanted = [module for module in wanted if not module.startswith("mma")]
         # Compilers leave Python's lock alone while they work.
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(lambda module: compiler.compile(device, module), wanted))

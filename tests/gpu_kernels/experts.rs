@@ -21,7 +21,7 @@ impl Grouped {
         machine.launch(
             Kernel::Group,
             [1, 1, 1],
-            experts * 2 * size_of::<i32>(),
+            0,
             &[&group_experts, &starts, &pairs, &Buffer::of(selection), &(count as i32), &(experts as i32)],
         );
         Self { experts: group_experts, starts, pairs }
@@ -50,7 +50,9 @@ fn selection(rows: usize, experts: usize, selected: usize) -> Vec<i32> {
 
 #[test]
 fn every_pair_is_in_the_group_of_its_expert() {
-    for (rows, experts, selected) in [(1, 8, 2), (5, 8, 2), (19, 5, 2), (3, 300, 1), (64, 4, 1)] {
+    for (rows, experts, selected) in
+        [(1, 8, 2), (5, 8, 2), (19, 5, 2), (3, 300, 1), (64, 4, 1), (401, 8, 2), (250, 4096, 3)]
+    {
         let selection = selection(rows, experts, selected);
         let found = results(|machine| {
             let grouped = Grouped::new(machine, &selection, experts);
@@ -172,7 +174,9 @@ impl Experts {
 
 #[test]
 fn experts_conform_and_do_not_depend_on_the_batch() {
-    for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45], [256, 512], [512, 512]].into_iter().enumerate() {
+    for (kind, [width, ffn_width]) in
+        [[256, 512], [70, 75], [96, 45], [256, 512], [512, 512]].into_iter().enumerate()
+    {
         let mut experts = Experts::new(kind, width, ffn_width);
         // Enough rows that some experts get more than a tile of them.
         let rows = 43;

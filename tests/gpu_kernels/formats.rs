@@ -28,7 +28,12 @@ fn embedding_rows_have_the_bits_of_the_definition() {
                 let out = Buffer::<f32>::new(expected.len());
                 let ids = Buffer::of(&tokens);
                 let grid = [tokens.len(), 1, 1];
-                machine.launch(Kernel::Embed(format), grid, 0, &[&out, &ids, &table.matrix(&machine), &scale]);
+                machine.launch(
+                    Kernel::Embed(format),
+                    grid,
+                    0,
+                    &[&out, &ids, &table.matrix(&machine), &scale],
+                );
                 assert_eq!(bits(out.values()), bits(&expected), "{dtype}, width {width}");
             }
         }

@@ -54,13 +54,18 @@ pub(crate) const STAGED: [Kind; 5] = [
     Kind::packed(DType::I8, Layout::InOut),
 ];
 
+/// Elements of heads that matrix instructions are tested with.
+pub(crate) const MMA_HEAD_DIMS: [usize; 3] = [16, 48, 128];
+
 /// All kernels that tests launch.
-fn all() -> Vec<Kernel> {
+fn all(warp: u32) -> Vec<Kernel> {
     let mut kernels = vec![
         Kernel::RmsNorm,
         Kernel::Attention(KvType::F32),
         Kernel::Attention(KvType::BF16),
         Kernel::Merge,
+        Kernel::Flash(KvType::F32),
+        Kernel::Flash(KvType::BF16),
         Kernel::Residual,
         Kernel::Route,
         Kernel::Group,
@@ -90,6 +95,9 @@ fn all() -> Vec<Kernel> {
             }
         }
     }
+    if warp == 32 {
+        kernels.extend(MMA_HEAD_DIMS.map(Kernel::FlashMma));
+    }
     kernels
 }
 
@@ -106,7 +114,7 @@ impl Machine {
         static MODULES: [OnceLock<Option<Module>>; 2] = [const { OnceLock::new() }; 2];
         let modules = MODULES.iter().zip(WARPS);
         let module = |(module, warp): (&'static OnceLock<Option<Module>>, u32)| {
-            module.get_or_init(|| Module::new(warp, &source(warp, &all()))).as_ref()
+            module.get_or_init(|| Module::new(warp, &source(warp, &all(warp)))).as_ref()
         };
         modules.filter_map(module).map(|module| Self { module, order: ORDERS[0] })
     }
@@ -128,6 +136,15 @@ impl Machine {
 
 /// What `run` gives on each size of warps, having made sure that it is the same in every order of threads.
 pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
+    results_of(Machine::both(), run)
+}
+
+/// The same on warps of 32 only, for which there are matrix instructions.
+pub(crate) fn mma_results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
+    results_of(Machine::both().filter(|machine| machine.module.warp == 32), run)
+}
+
+fn results_of(machines: impl Iterator<Item = Machine>, run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
     let in_all_orders = |machine: Machine| {
         let mut results = ORDERS.map(|order| run(&Machine { order, ..machine })).into_iter();
         let first = results.next().unwrap();
@@ -136,7 +153,7 @@ pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
         }
         first
     };
-    Machine::both().map(in_all_orders).collect()
+    machines.map(in_all_orders).collect()
 }
 
 /// What `Standard` precision makes of activations.

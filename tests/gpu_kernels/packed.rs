@@ -40,7 +40,8 @@ fn packed_weights_have_the_bits_of_the_definition() {
 fn packing_writes_every_byte_and_the_same_on_every_machine() {
     for kind in packed() {
         let weights = Weights::new(1, kind, [2 * TILE_INPUTS, OUTPUTS], 2, [TILE_INPUTS, 1]);
-        let bytes = |machine: &_| weights.pack(machine).values().iter().map(|&byte| f32::from(byte)).collect();
+        let bytes =
+            |machine: &_| weights.pack(machine).values().iter().map(|&byte| f32::from(byte)).collect();
         let all = results(bytes);
         assert!(all.iter().all(|other| *other == all[0]), "{}", kind.format().name());
     }

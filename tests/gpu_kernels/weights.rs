@@ -86,7 +86,8 @@ impl Weights {
 
     /// As a kernel takes it; packed by the first machine that asks.
     pub(crate) fn matrix(&self, machine: &Machine) -> Matrix {
-        let data = if self.kind.packed { self.packed.get_or_init(|| self.pack(machine)) } else { &self.stored };
+        let data =
+            if self.kind.packed { self.packed.get_or_init(|| self.pack(machine)) } else { &self.stored };
         Matrix {
             data: data.address(),
             scales: self.scales.as_ref().map_or(0, Buffer::address),
@@ -104,8 +105,8 @@ impl Weights {
         let stored = self.stored.values().len() / self.experts;
         let out = Buffer::new(self.experts * bytes);
         for expert in 0..self.experts {
-            let [to, from] =
-                [(&out, bytes), (&self.stored, stored)].map(|(buffer, bytes)| buffer.address() + (expert * bytes) as u64);
+            let [to, from] = [(&out, bytes), (&self.stored, stored)]
+                .map(|(buffer, bytes)| buffer.address() + (expert * bytes) as u64);
             let grid = [inputs / TILE_INPUTS, outputs / TILE_OUTPUTS, 1];
             machine.launch(Kernel::Pack(format), grid, 0, &[&to, &from, &(inputs as i32), &(outputs as i32)]);
         }

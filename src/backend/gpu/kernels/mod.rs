@@ -37,6 +37,15 @@ pub const THREADS: usize = 256;
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
 
+/// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
+pub const FLASH_QUERIES: usize = 64;
+
+/// The same for [`Kernel::FlashMma`].
+pub const FLASH_MMA_QUERIES: usize = 128;
+
+/// Elements that a head has at most for both.
+pub const FLASH_HEAD_DIM: usize = 128;
+
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
 
@@ -208,6 +217,10 @@ pub enum Kernel {
     Attention(KvType),
     /// All spans of attention.
     Merge,
+    /// Attention of many rows of a sequence.
+    Flash(KvType),
+    /// The same by matrix instructions, with keys and values of bf16, for heads of so many elements: a multiple of 16.
+    FlashMma(usize),
     /// A product with scale and cap.
     Linear(Format, Rows),
     /// Post-norm, added to the residual stream.
@@ -236,6 +249,8 @@ impl Kernel {
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
             Self::Merge => ("merge", None, None),
+            Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
+            Self::FlashMma(head_dim) => ("flash_mma", Some(head_dim.to_string()), None),
             Self::Linear(format, rows) => ("linear", Some(format.name()), Some(rows)),
             Self::Residual => ("residual", None, None),
             Self::Route => ("route", None, None),
@@ -293,6 +308,11 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("embed.cu"),
         file!("expert_linear.cu"),
         file!("experts.h"),
+        file!("flash.cu"),
+        file!("flash.h"),
+        file!("flash_mma.cu"),
+        file!("flash_page.h"),
+        file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
         file!("group.cu"),
@@ -301,6 +321,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("legacy.h"),
         file!("linear.cu"),
         file!("merge.cu"),
+        file!("mma.h"),
         file!("norm.h"),
         file!("numbers.h"),
         file!("pack.cu"),

@@ -10,11 +10,11 @@ KERNEL(NAME(pack),
     const int first = blockIdx.x * TILE_INPUTS, first_output = blockIdx.y * TILE_OUTPUTS;
     u8* tile = packed + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * tile_bytes<FORMAT>();
     // In the order of memory: see packed.h.
-    const int whole = FORMAT::WORDS / 4 * 4 * 2 * TEAM;
-    for (int i = threadIdx.x; i < FORMAT::WORDS * 2 * TEAM; i += THREADS) {
+    const int whole = FORMAT::WORDS / 4 * 4 * 2 * TILE_LANES;
+    for (int i = threadIdx.x; i < FORMAT::WORDS * 2 * TILE_LANES; i += THREADS) {
         const int j = i - whole;
-        const int n = j < 0 ? i / (8 * TEAM) * 4 + i % 4 : FORMAT::WORDS / 4 * 4 + j % 2;
-        const int h = j < 0 ? i / (4 * TEAM) % 2 : j / 2 % 2, lane = j < 0 ? i / 4 % TEAM : j / 4;
+        const int n = j < 0 ? i / (8 * TILE_LANES) * 4 + i % 4 : FORMAT::WORDS / 4 * 4 + j % 2;
+        const int h = j < 0 ? i / (4 * TILE_LANES) % 2 : j / 2 % 2, lane = j < 0 ? i / 4 % TILE_LANES : j / 4;
         const int output = first_output + lane / 4 + 8 * h;
         ((u32*)tile)[i] = FORMAT::word(matrix, first, output, lane % 4, n);
     }

@@ -13,7 +13,7 @@
 #include "numbers.h"
 
 // Lanes that take a tile, and how many such a block has; teams and warps need not be the same.
-static const int TEAM = 32, TEAMS = THREADS / TEAM;
+static const int TILE_LANES = 32, TILE_TEAMS = THREADS / TILE_LANES;
 
 // Steps through the inputs of a tile, of four weights for each lane and row.
 static const int STEPS = TILE_INPUTS / 16;
@@ -39,7 +39,7 @@ DEVICE StepPlace step_place(int input) {
 // Bytes of a tile's codes, after which its scales come.
 template <class P>
 DEVICE constexpr int code_bytes() {
-    return P::WORDS * 2 * TEAM * 4;
+    return P::WORDS * 2 * TILE_LANES * 4;
 }
 
 template <class P>
@@ -72,13 +72,13 @@ struct Lane {
         for (int v = 0; v < WHOLE; ++v) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                const Sixteen some = load_once(vectors + (v * 2 + h) * TEAM);
+                const Sixteen some = load_once(vectors + (v * 2 + h) * TILE_LANES);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) out.words[h][v * 4 + i] = some.words[i];
             }
         }
         if constexpr (P::WORDS % 4 != 0) {
-            const Sixteen some = load_once(vectors + WHOLE * 2 * TEAM);
+            const Sixteen some = load_once(vectors + WHOLE * 2 * TILE_LANES);
 #pragma unroll
             for (int i = 0; i < 4; ++i) out.words[i / 2][WHOLE * 4 + i % 2] = some.words[i];
         }

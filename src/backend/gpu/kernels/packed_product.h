@@ -1,4 +1,4 @@
-// Products with packed matrices: a team of lanes takes every TEAMS-th tile of TILE_OUTPUTS outputs.
+// Products with packed matrices: a team of lanes takes every TILE_TEAMS-th tile of TILE_OUTPUTS outputs.
 //
 // Codes are multiplied first and their sums then scaled, once for each scale: an exact weight differs from that of `src/quant` by its
 // rounding only. The order of a sum is fixed by the matrix's shape alone.
@@ -37,14 +37,14 @@ struct Strip<Packed<F>, MOST> {
     DEVICE void product(Shared<float> sums, const Matrix& matrix, int first, const Rows& rows) {
         float total[1][2][MOST] = {};
         const u8* const tiles[1] = {tiles_of<P>(matrix.data, matrix.inputs, first)};
-        const BesideScales scales[1] = {BesideScales::of(matrix, first + threadIdx.x % TEAM / 4)};
+        const BesideScales scales[1] = {BesideScales::of(matrix, first + threadIdx.x % TILE_LANES / 4)};
         add_tiles(total, tiles, scales, matrix.inputs, rows);
         add_teams(sums, total[0], rows.count);
     }
 
     DEVICE void products(Shared<float> a_sums, const Matrix& a, int a_first, Shared<float> b_sums, const Matrix& b,
                          int b_first, const Rows& rows) {
-        const int g = threadIdx.x % TEAM / 4;
+        const int g = threadIdx.x % TILE_LANES / 4;
         float total[2][2][MOST] = {};
         const u8* const tiles[2] = {tiles_of<P>(a.data, a.inputs, a_first), tiles_of<P>(b.data, b.inputs, b_first)};
         const BesideScales scales[2] = {BesideScales::of(a, a_first + g), BesideScales::of(b, b_first + g)};
@@ -57,8 +57,8 @@ struct Strip<Packed<F>, MOST> {
     template <int COUNT>
     DEVICE void add_tiles(float (&total)[COUNT][2][MOST], const u8* const (&tiles)[COUNT],
                           const BesideScales (&scales)[COUNT], int inputs, const Rows& rows) {
-        const int lane = threadIdx.x % TEAM;
-        for (int i = threadIdx.x / TEAM; i < inputs / TILE_INPUTS; i += TEAMS) {
+        const int lane = threadIdx.x % TILE_LANES;
+        for (int i = threadIdx.x / TILE_LANES; i < inputs / TILE_INPUTS; i += TILE_TEAMS) {
             Lane<P> own[COUNT];
             float beside[COUNT][2];
 #pragma unroll
@@ -132,8 +132,8 @@ struct Strip<Packed<F>, MOST> {
     }
 
     DEVICE void add_teams(Shared<float> sums, const float (&total)[2][MOST], int count) {
-        SHARED(float, teams, TEAMS * TILE_OUTPUTS * MOST); // [teams, outputs, rows]
-        const int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
+        SHARED(float, teams, TILE_TEAMS * TILE_OUTPUTS * MOST); // [teams, outputs, rows]
+        const int team = threadIdx.x / TILE_LANES, lane = threadIdx.x % TILE_LANES;
         __syncthreads();
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -149,7 +149,7 @@ struct Strip<Packed<F>, MOST> {
         for (int i = threadIdx.x; i < TILE_OUTPUTS * MOST; i += THREADS) {
             if (i % MOST < count) {
                 float all = 0.0f;
-                for (int other = 0; other < TEAMS; ++other) all += teams[other * TILE_OUTPUTS * MOST + i];
+                for (int other = 0; other < TILE_TEAMS; ++other) all += teams[other * TILE_OUTPUTS * MOST + i];
                 sums[i] = all;
             }
         }

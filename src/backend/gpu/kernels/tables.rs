@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write};
 
-use super::{IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, UNIT};
+use super::{
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS,
+    TILE_OUTPUTS, UNIT,
+};
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
 
@@ -17,6 +20,9 @@ pub(super) fn constants() -> String {
         ("TILE_INPUTS", TILE_INPUTS),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
+        ("FLASH_QUERIES", FLASH_QUERIES),
+        ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
+        ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),
     ];
     let lines = constants.map(|(name, value)| format!("#define {name} {value}\n"));
     format!("#pragma once\n{}", lines.concat())

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, files, source};
+use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, files, source};
 use grok1::{DType, KvType, Layout};
 
 /// Modules by name.
@@ -25,23 +25,29 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
     ];
     let mma = vec![Kernel::FlashMma(128)];
     let mut modules = vec![("rest".to_owned(), rest), ("mma".to_owned(), mma)];
-    for (dtype, layout) in DType::ALL.into_iter().flat_map(|d| [(d, Layout::OutIn), (d, Layout::InOut)]) {
-        let Some(format) = Format::new(dtype, layout) else { continue };
-        let mut kernels: Vec<Kernel> = Rows::ALL
-            .into_iter()
-            .flat_map(|rows| {
-                let of = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
-                of.map(|kernel| kernel(format, rows))
-            })
-            .collect();
-        kernels.extend(
-            [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled]
-                .map(|kernel| kernel(format)),
-        );
-        if layout == Layout::OutIn {
-            kernels.push(Kernel::Embed(format));
+    let pairs = DType::ALL.into_iter().flat_map(|dtype| [(dtype, Layout::OutIn), (dtype, Layout::InOut)]);
+    for (dtype, layout) in pairs {
+        let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
+        for format in [Format::new(dtype, layout), packed].into_iter().flatten() {
+            let mut kernels: Vec<Kernel> = Rows::ALL
+                .into_iter()
+                .flat_map(|rows| {
+                    let of = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+                    of.map(|kernel| kernel(format, rows))
+                })
+                .collect();
+            kernels.extend(
+                [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled]
+                    .map(|kernel| kernel(format)),
+            );
+            if layout == Layout::OutIn {
+                kernels.push(Kernel::Embed(format));
+            }
+            if format.is_packed() {
+                kernels.push(Kernel::Pack(format));
+            }
+            modules.push((format.name(), kernels));
         }
-        modules.push((format.name(), kernels));
     }
     modules
 }

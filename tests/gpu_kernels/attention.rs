@@ -4,11 +4,13 @@ use std::ops::Range;
 
 use grok1::KvType;
 use grok1::backend::PAGE;
-use grok1::backend::gpu::kernels::{Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Rows, SPAN};
+use grok1::backend::gpu::kernels::{
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Rows, SPAN, TILE_OUTPUTS,
+};
 use half::bf16;
 
 use crate::machine::{
-    MMA_HEAD_DIMS, Machine, STAGED, assert_close, bits, buffer, format, mma_results, random, results, to_bf16,
+    MMA_HEAD_DIMS, Machine, STAGED, assert_close, bits, buffer, mma_results, random, results, to_bf16,
 };
 use crate::simt::Buffer;
 use crate::weights::{Weights, dot};
@@ -131,12 +133,12 @@ impl Projection<'_> {
     /// Queries of all rows, then keys and values of each; `launches` are numbers of heads.
     fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
         let Heads { query, kv, dim } = self.heads;
-        let (count, format) = (positions.len(), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let (count, format) = (positions.len(), STAGED[self.kind].format());
         let rows = Rows::of(count);
         let paged = Paged::new(self.heads, self.kv, positions, || 0xff);
         let queries = Buffer::<f32>::new(count * query * dim);
         let (x, rotary) = (buffer(x), buffer(self.rotary));
-        let [q, k, v] = self.weights.each_ref().map(Weights::matrix);
+        let [q, k, v] = self.weights.each_ref().map(|weights| weights.matrix(machine));
         let mut first = 0;
         for heads in launches {
             let grid = [(dim / 2).div_ceil(format.strip()), *heads, count.div_ceil(rows.count())];
@@ -194,8 +196,11 @@ impl Projection<'_> {
 #[test]
 fn projections_conform_and_do_not_depend_on_the_batch() {
     let positions = [0, 5, 63, 64, 65, 130, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 70, 71];
-    for (kind, width) in [256, 70, 96].into_iter().enumerate() {
+    for (kind, width) in [256, 70, 96, 256, 512].into_iter().enumerate() {
         for (heads, kv) in HEADS.into_iter().zip([KvType::F32, KvType::BF16, KvType::F32]) {
+            if STAGED[kind].packed && !(heads.dim / 2).is_multiple_of(TILE_OUTPUTS) {
+                continue;
+            }
             let shape =
                 |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
             let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];

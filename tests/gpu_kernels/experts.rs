@@ -2,7 +2,7 @@
 
 use grok1::backend::gpu::kernels::{Groups, Kernel, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS};
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
 use crate::random::Random;
 use crate::simt::Buffer;
 use crate::weights::Weights;
@@ -119,7 +119,7 @@ impl Experts {
     fn run(&self, machine: &Machine, x: &[f32], selection: &[i32], gates: &[f32], way: Way) -> Vec<f32> {
         let (width, ffn_width) = (self.gate.inputs, self.gate.outputs);
         let (count, pairs) = (x.len() / width, selection.len());
-        let (rows, format) = (Rows::of(count), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let (rows, format) = (Rows::of(count), STAGED[self.kind].format());
         let grouped = Grouped::new(machine, selection, EXPERTS);
         let [activated, gate, up, down] =
             [ffn_width, ffn_width, ffn_width, width].map(|width| Buffer::<f32>::new(pairs * width));
@@ -135,7 +135,7 @@ impl Experts {
             _ => [outputs.div_ceil(per_block), grouped.count(), 1],
         };
         let product = |out: &Buffer<f32>, x: &Buffer<f32>, weights: &Weights, share: i32| {
-            let (weights, groups) = (weights.matrix(), grouped.groups());
+            let (weights, groups) = (weights.matrix(machine), grouped.groups());
             let mut arguments: Vec<&dyn crate::simt::Argument> = vec![out, x, &weights, &groups, &share];
             if way == Way::Tiled {
                 arguments.insert(4, &most);
@@ -150,7 +150,7 @@ impl Experts {
             let grid = [count.div_ceil(THREADS), 1, 1];
             machine.launch(Kernel::Activate, grid, 0, &[&activated, &gate, &up, &(count as i32), &0_i32]);
         } else {
-            let (gate, up, groups) = (self.gate.matrix(), self.up.matrix(), grouped.groups());
+            let (gate, up, groups) = (self.gate.matrix(machine), self.up.matrix(machine), grouped.groups());
             let round = i32::from(self.round);
             let mut arguments: Vec<&dyn crate::simt::Argument> =
                 vec![&activated, &x, &gate, &up, &groups, &share, &round];
@@ -196,7 +196,9 @@ impl Experts {
 
 #[test]
 fn experts_conform_and_do_not_depend_on_the_batch() {
-    for (kind, [width, ffn_width]) in [[256, 512], [70, 75], [96, 45]].into_iter().enumerate() {
+    for (kind, [width, ffn_width]) in
+        [[256, 512], [70, 75], [96, 45], [256, 512], [512, 512]].into_iter().enumerate()
+    {
         let mut experts = Experts::new(kind, width, ffn_width);
         // Enough rows that some experts get more than a tile of them.
         let rows = 43;
@@ -232,9 +234,12 @@ fn experts_conform_and_do_not_depend_on_the_batch() {
     }
 }
 
+/// Width and that of hidden values for each of [`STAGED`].
+const TILED_WIDTHS: [[usize; 2]; 5] = [[256, 256], [70, 75], [96, 141], [256, 256], [512, 512]];
+
 #[test]
 fn experts_of_many_rows_conform_and_do_not_depend_on_the_batch() {
-    for (kind, [width, ffn_width]) in [[256, 256], [70, 75], [96, 141]].into_iter().enumerate() {
+    for (kind, [width, ffn_width]) in TILED_WIDTHS.into_iter().enumerate() {
         let mut experts = Experts::new(kind, width, ffn_width);
         // One expert gets two tiles, another none.
         let rows = 90;

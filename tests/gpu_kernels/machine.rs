@@ -3,7 +3,7 @@
 use std::ffi::c_uint;
 use std::sync::OnceLock;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, source};
+use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
 use grok1::{DType, KvType, Layout};
 use half::bf16;
 
@@ -15,14 +15,44 @@ pub(crate) fn formats() -> impl Iterator<Item = (DType, Layout, Format)> {
     pairs.filter_map(|(dtype, layout)| Some((dtype, layout, Format::new(dtype, layout)?)))
 }
 
-/// The format that stages are tested with, besides the one test of all formats.
-pub(crate) fn format(dtype: DType, layout: Layout) -> Format {
-    Format::new(dtype, layout).unwrap()
+/// How a test's weights lie on the machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) dtype: DType,
+    pub(crate) layout: Layout,
+    pub(crate) packed: bool,
 }
 
-/// Those of them that stand in the modules with every stage: of blocks, plain, and of the released checkpoint.
-pub(crate) const STAGED: [(DType, Layout); 3] =
-    [(DType::Q4K, Layout::OutIn), (DType::BF16, Layout::OutIn), (DType::I8, Layout::InOut)];
+impl Kind {
+    pub(crate) const fn stored(dtype: DType, layout: Layout) -> Self {
+        Self { dtype, layout, packed: false }
+    }
+
+    const fn packed(dtype: DType, layout: Layout) -> Self {
+        Self { dtype, layout, packed: true }
+    }
+
+    /// As kernels name it.
+    pub(crate) fn format(self) -> Format {
+        let packed = Format::packed(self.dtype, self.layout, TILE_INPUTS, TILE_OUTPUTS);
+        if self.packed { packed.unwrap() } else { Format::new(self.dtype, self.layout).unwrap() }
+    }
+}
+
+/// Those that can be packed, packed.
+pub(crate) fn packed() -> impl Iterator<Item = Kind> {
+    let kinds = formats().map(|(dtype, layout, _)| Kind::packed(dtype, layout));
+    kinds.filter(|kind| Format::packed(kind.dtype, kind.layout, TILE_INPUTS, TILE_OUTPUTS).is_some())
+}
+
+/// What stages are tested with, besides the tests of all formats: of blocks, plain, of the released checkpoint, and packed ones.
+pub(crate) const STAGED: [Kind; 5] = [
+    Kind::stored(DType::Q4K, Layout::OutIn),
+    Kind::stored(DType::BF16, Layout::OutIn),
+    Kind::stored(DType::I8, Layout::InOut),
+    Kind::packed(DType::Q4K, Layout::OutIn),
+    Kind::packed(DType::I8, Layout::InOut),
+];
 
 /// Elements of heads that matrix instructions are tested with.
 pub(crate) const MMA_HEAD_DIMS: [usize; 3] = [16, 48, 128];
@@ -48,8 +78,12 @@ fn all(warp: u32) -> Vec<Kernel> {
         }
         kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
-    for (dtype, layout) in STAGED {
-        let format = format(dtype, layout);
+    for kind in packed() {
+        let format = kind.format();
+        kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Linear(format, Rows::Four)]);
+    }
+    for kind in STAGED {
+        let format = kind.format();
         kernels.extend([Kernel::GateUpTiled(format), Kernel::ExpertLinearTiled(format)]);
         for rows in Rows::ALL {
             kernels.extend([

@@ -9,6 +9,7 @@ mod experts;
 mod formats;
 mod machine;
 mod mistakes;
+mod packed;
 #[path = "../support/random.rs"]
 mod random;
 mod rows;

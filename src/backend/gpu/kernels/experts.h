@@ -1,6 +1,6 @@
 // Rows of a batch by the expert they were sent to. A pair is a row and one of its selected experts: `row * selected + slot`.
 #pragma once
-#include "product.h"
+#include "packed_product.h"
 
 // What `group` writes; groups beyond the last are of no expert.
 struct Groups {

@@ -8,6 +8,20 @@
 //! [`Merge`](Kernel::Merge), [`Linear`](Kernel::Linear), [`Residual`](Kernel::Residual), [`Route`](Kernel::Route),
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
 //! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
+//!
+//! Matrices lie on the device as they are stored, or packed: rearranged once, by [`Pack`](Kernel::Pack), so that a lane loads 16 bytes
+//! at a time and several outputs share each activation. Bits of a packed weight, its scales included:
+//!
+//! | format                            | stored | packed |
+//! |-----------------------------------|--------|--------|
+//! | I8 (scales lie beside the matrix) | 8      | 8      |
+//! | Q8_0                              | 8.5    | 8.5    |
+//! | Q6_K                              | 6.5625 | 6.5625 |
+//! | Q5_K                              | 5.5    | 5.5    |
+//! | Q4_K, Q4_0                        | 4.5    | 4.5    |
+//! | IQ4_XS                            | 4.25   | 4.25   |
+//! | Q3_K                              | 3.4375 | 3.4375 |
+//! | IQ3_XXS (with all of its signs)   | 3.0625 | 3.1875 |
 
 mod tables;
 
@@ -46,6 +60,12 @@ const OUT_IN_STRIP: usize = 8;
 
 /// Outputs that a block computes from matrices stored `[inputs, outputs]`.
 const IN_OUT_STRIP: usize = 32;
+
+/// Outputs of a tile of a packed matrix, and of a block's strip of them.
+pub const TILE_OUTPUTS: usize = 16;
+
+/// Inputs of a tile of a packed matrix.
+pub const TILE_INPUTS: usize = 256;
 
 /// What NVRTC has to be told besides the device: see `portable.h`.
 pub const NVRTC_OPTIONS: [&str; 2] = ["-std=c++17", "--fmad=false"];
@@ -89,41 +109,101 @@ impl Rows {
     }
 }
 
-/// How a matrix is stored, as the kernels name it.
+/// How a matrix lies in memory, as the kernels name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Format {
     dtype: DType,
     layout: Layout,
+    packed: bool,
 }
 
 impl Format {
-    /// `None` if there is no kernel for such matrices.
+    /// As it is stored; `None` if there is no kernel for such matrices.
     #[must_use]
     pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
         match layout {
             // Only elements that stand by themselves.
             Layout::InOut if dtype.block() > 1 => None,
-            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout }),
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false }),
         }
     }
 
-    /// The name in the source: `q4_k`, `i8_in_out`.
+    /// As [`Kernel::Pack`] makes it of a matrix stored like that; `None` if it does not pack such matrices.
+    ///
+    /// Scales beside the matrix stay as they are, and have to meet [`scales_fit`](Self::scales_fit).
+    #[must_use]
+    pub const fn packed(dtype: DType, layout: Layout, inputs: usize, outputs: usize) -> Option<Self> {
+        let whole = inputs.is_multiple_of(TILE_INPUTS) && outputs.is_multiple_of(TILE_OUTPUTS);
+        match (tile_bytes(dtype), Self::new(dtype, layout)) {
+            (Some(_), Some(stored)) if whole => Some(Self { packed: true, ..stored }),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernels can take scales of which each is for `scale_inputs` inputs of a matrix with `inputs`: those of a tile have to
+    /// be one for each output where the matrix is packed.
+    #[must_use]
+    pub const fn scales_fit(self, scale_inputs: usize, inputs: usize) -> bool {
+        !self.packed || scale_inputs.is_multiple_of(TILE_INPUTS) || scale_inputs >= inputs
+    }
+
+    /// Whether it was packed.
+    #[must_use]
+    pub const fn is_packed(self) -> bool {
+        self.packed
+    }
+
+    /// Bytes of a matrix; those of experts lie one after another.
+    #[must_use]
+    pub const fn bytes(self, inputs: usize, outputs: usize) -> usize {
+        match tile_bytes(self.dtype) {
+            Some(tile) if self.packed => inputs / TILE_INPUTS * (outputs / TILE_OUTPUTS) * tile,
+            _ => stored_bytes(self.dtype, inputs * outputs),
+        }
+    }
+
+    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
     #[must_use]
     pub fn name(self) -> String {
-        let suffix = match self.layout {
+        let layout = match self.layout {
             Layout::InOut => "_in_out",
             Layout::OutIn => "",
         };
-        format!("{}{suffix}", self.dtype)
+        let packed = if self.packed { "_packed" } else { "" };
+        format!("{}{layout}{packed}", self.dtype)
     }
 
-    /// Outputs that a block computes.
+    /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
+    /// one.
     #[must_use]
     pub const fn strip(self) -> usize {
         match self.layout {
+            _ if self.packed => TILE_OUTPUTS,
             Layout::InOut => IN_OUT_STRIP,
             Layout::OutIn => OUT_IN_STRIP,
         }
+    }
+}
+
+/// Bytes of whole blocks.
+const fn stored_bytes(dtype: DType, elements: usize) -> usize {
+    elements / dtype.block() as usize * dtype.block_bytes() as usize
+}
+
+/// Bytes of a packed tile; `None` if there is no such form.
+const fn tile_bytes(dtype: DType) -> Option<usize> {
+    match dtype {
+        // All of the signs, where a stored block lacks one of eight.
+        DType::Iq3Xxs => Some(1632),
+        DType::I8
+        | DType::Q8_0
+        | DType::Q4_0
+        | DType::Q3K
+        | DType::Q4K
+        | DType::Q5K
+        | DType::Q6K
+        | DType::Iq4Xs => Some(stored_bytes(dtype, TILE_OUTPUTS * TILE_INPUTS)),
+        _ => None,
     }
 }
 
@@ -131,6 +211,8 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
+    /// A stored matrix into a packed one, of this format.
+    Pack(Format),
     /// Embedding rows, of a table stored `[vocab, width]`.
     Embed(Format),
     /// RMS norm of some rows.
@@ -173,6 +255,7 @@ impl Kernel {
     /// Name of its file without the ending, format and size of the tile.
     fn parts(self) -> (&'static str, Option<String>, Option<Rows>) {
         match self {
+            Self::Pack(format) => ("pack", Some(format.name()), None),
             Self::Embed(format) => ("embed", Some(format.name()), None),
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
@@ -259,6 +342,10 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("mma.h"),
         file!("norm.h"),
         file!("numbers.h"),
+        file!("pack.cu"),
+        file!("packed.h"),
+        file!("packed_formats.h"),
+        file!("packed_product.h"),
         file!("plain.h"),
         file!("portable.h"),
         file!("product.h"),

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS,
-    TILED_OUTPUTS, TILED_ROWS, UNIT,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS,
+    TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
@@ -16,6 +16,8 @@ pub(super) fn constants() -> String {
         ("UNIT", UNIT),
         ("OUT_IN_STRIP", OUT_IN_STRIP),
         ("IN_OUT_STRIP", IN_OUT_STRIP),
+        ("TILE_OUTPUTS", TILE_OUTPUTS),
+        ("TILE_INPUTS", TILE_INPUTS),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
         ("TILED_ROWS", TILED_ROWS),

@@ -19,11 +19,7 @@ struct TiledWeights {
         for (int i = threadIdx.x; i < COUNT * TILED_STEP / UNIT; i += THREADS) {
             const int o = i / (TILED_STEP / UNIT), k = i % (TILED_STEP / UNIT) * UNIT;
             float weight[UNIT] = {};
-            if (first + o < matrix.outputs && input + k < matrix.inputs) {
-                const u8* weights = matrix.data + (first + o) * row_bytes<F>(matrix.inputs);
-                unpack<F>(weight, weights, input + k, matrix.inputs);
-                if (matrix.scales) scale_unit(weight, matrix, first + o, input + k);
-            }
+            if (first + o < matrix.outputs && input + k < matrix.inputs) RowUnit<F>::load(weight, matrix, first + o, input + k);
             store_unit(to + o * TILED_STRIDE + k, weight);
         }
     }

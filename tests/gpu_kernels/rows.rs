@@ -2,7 +2,7 @@
 
 use grok1::backend::gpu::kernels::{Kernel, Rows};
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
 use crate::simt::Buffer;
 use crate::weights::{Weights, dot};
 
@@ -75,7 +75,7 @@ fn residuals_conform() {
 
 /// Products of `x` with `weights`, which are of the kind that stages are tested with.
 fn linear(machine: &Machine, kind: usize, weights: &Weights, x: &[f32], scale: f32, cap: f32) -> Vec<f32> {
-    let format = format(STAGED[kind].0, STAGED[kind].1);
+    let format = STAGED[kind].format();
     let count = x.len() / weights.inputs;
     let rows = Rows::of(count);
     let out = Buffer::<f32>::new(count * weights.outputs);
@@ -83,13 +83,13 @@ fn linear(machine: &Machine, kind: usize, weights: &Weights, x: &[f32], scale: f
         Kernel::Linear(format, rows),
         [weights.outputs.div_ceil(format.strip()), count.div_ceil(rows.count()), 1],
         0,
-        &[&out, &buffer(x), &weights.matrix(), &(count as i32), &scale, &cap],
+        &[&out, &buffer(x), &weights.matrix(machine), &(count as i32), &scale, &cap],
     );
     out.values().to_vec()
 }
 
 /// Inputs and outputs that fit what is stored.
-const SHAPES: [[usize; 2]; 3] = [[768, 45], [70, 75], [96, 45]];
+const SHAPES: [[usize; 2]; 5] = [[768, 45], [70, 75], [96, 45], [768, 48], [512, 48]];
 
 #[test]
 fn products_conform_and_do_not_depend_on_the_batch() {

@@ -249,6 +249,10 @@ pub enum Kernel {
     Activate,
     /// The gates' weighted sum.
     Combine,
+    /// [`Residual`](Self::Residual) and [`Route`](Self::Route), and for one row [`Group`](Self::Group).
+    ResidualRoute,
+    /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
+    CombineResidual,
 }
 
 impl Kernel {
@@ -274,6 +278,8 @@ impl Kernel {
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
+            Self::ResidualRoute => ("residual_route", None, None),
+            Self::CombineResidual => ("combine_residual", None, None),
         }
     }
 
@@ -344,7 +350,9 @@ impl KernelSet {
             | Kernel::Route
             | Kernel::Group
             | Kernel::Activate
-            | Kernel::Combine => Self::Plain,
+            | Kernel::Combine
+            | Kernel::ResidualRoute
+            | Kernel::CombineResidual => Self::Plain,
         }
     }
 
@@ -388,6 +396,8 @@ impl KernelSet {
                 Kernel::Group,
                 Kernel::Activate,
                 Kernel::Combine,
+                Kernel::ResidualRoute,
+                Kernel::CombineResidual,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
         }
@@ -427,6 +437,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("bytes.h"),
         file!("cache.h"),
         file!("combine.cu"),
+        file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
         file!("expert_linear_tiled.cu"),
@@ -459,8 +470,10 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("qkv.cu"),
         file!("reduce.h"),
         file!("residual.cu"),
+        file!("residual_route.cu"),
         file!("rms_norm.cu"),
         file!("route.cu"),
+        file!("router.h"),
         file!("tiled.h"),
     ]
 }
@@ -504,6 +517,42 @@ pub struct Cache {
     pub head_dim: i32,
     /// How elements are stored: 1 for BF16, 0 for F32.
     pub is_bf16: i32,
+}
+
+/// `Router` in `router.h`: weights and settings.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Router {
+    /// Scale of the norm before it.
+    pub norm: Address, // f32 [width]
+    /// Its weights.
+    pub weights: Address, // f32 [experts, width]
+    /// Width of the residual stream.
+    pub width: i32,
+    /// Experts.
+    pub experts: i32,
+    /// Experts of a token.
+    pub selected: i32,
+    /// Of the norm.
+    pub epsilon: f32,
+    /// Soft cap of its scores; 0 for none.
+    pub cap: f32,
+    /// Whether gates are divided by their sum.
+    pub renormalise: i32,
+}
+
+/// `Routed` in `router.h`: what the router decides.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Routed {
+    /// Normed rows, for the experts.
+    pub input: Address, // f32 [rows, width]
+    /// Softmax over all experts.
+    pub probabilities: Address, // f32 [rows, experts]
+    /// Selected experts, best first.
+    pub selection: Address, // i32 [rows, selected]
+    /// Their weights.
+    pub gates: Address, // f32 [rows, selected]
 }
 
 /// `Groups` in `experts.h`: rows by expert.

@@ -20,6 +20,8 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
         Kernel::Residual,
         Kernel::Route,
         Kernel::Group,
+        Kernel::Narrow,
+        Kernel::RowSums,
         Kernel::Activate,
         Kernel::Combine,
     ];
@@ -47,6 +49,10 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
                 kernels.push(Kernel::Pack(format));
             }
             modules.push((format.name(), kernels));
+            if format.has_mma() {
+                let mma = [Kernel::LinearMma, Kernel::GateUpMma, Kernel::ExpertLinearMma];
+                modules.push((format!("mma_{}", format.name()), mma.map(|kernel| kernel(format)).into()));
+            }
         }
     }
     modules

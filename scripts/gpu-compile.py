@@ -34,7 +34,7 @@ NO_MMA = ("sm_75",)
 # Lanes of a warp beside the name.
 AMD = {"gfx906": 64, "gfx90a": 64, "gfx942": 64, "gfx1100": 32}
 # Modules that every device gets.
-MAIN = ("rest", "mma", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
+MAIN = ("rest", "mma", "mma_q4_k_packed", "mma_i8_in_out_packed", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
 # Bytes or registers. NVIDIA's assembler spills that much around loops, lest one block less fit on a processor.
 FEW = 16
 

@@ -43,6 +43,15 @@ pub const TILED_ROWS: usize = 64;
 /// Outputs that a block of these computes: of one matrix, or half of them of each of gate and up.
 pub const TILED_OUTPUTS: usize = 128;
 
+/// Rows of a block of the kernels for matrix instructions.
+pub const MMA_ROWS: usize = 128;
+
+/// Outputs of such a block: of one matrix, or half of them of each of gate and up.
+pub const MMA_OUTPUTS: usize = 128;
+
+/// Inputs of a phase of these kernels.
+const MMA_INPUTS: usize = 64;
+
 /// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
 pub const FLASH_QUERIES: usize = 64;
 
@@ -162,6 +171,28 @@ impl Format {
         }
     }
 
+    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearMma`] and those beside it. Rows of elements that stand by
+    /// themselves have to be whole units of eight.
+    #[must_use]
+    pub const fn has_mma(self) -> bool {
+        self.packed || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
+    }
+
+    /// Whether these kernels need the sums that [`Kernel::RowSums`] makes.
+    #[must_use]
+    pub const fn has_minima(self) -> bool {
+        matches!(self.dtype, DType::Q4K | DType::Q5K)
+    }
+
+    /// Bytes of shared memory that these kernels have to be launched with.
+    #[must_use]
+    pub const fn mma_shared_bytes(self) -> usize {
+        let rows = MMA_ROWS * MMA_INPUTS * 2;
+        let weights = self.bytes(TILE_INPUTS, MMA_OUTPUTS);
+        let sums = if self.has_minima() { MMA_ROWS * TILE_INPUTS / 32 * 4 } else { 0 };
+        2 * (rows + weights + sums)
+    }
+
     /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
     #[must_use]
     pub fn name(self) -> String {
@@ -245,6 +276,16 @@ pub enum Kernel {
     GateUpTiled(Format),
     /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
     ExpertLinearTiled(Format),
+    /// Activations as bf16, for matrix instructions.
+    Narrow,
+    /// Sums of activations, for formats with minima.
+    RowSums,
+    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
+    LinearMma(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs, likewise.
+    GateUpMma(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs, likewise.
+    ExpertLinearMma(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
@@ -272,6 +313,11 @@ impl Kernel {
             Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
             Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
+            Self::Narrow => ("narrow", None, None),
+            Self::RowSums => ("row_sums", None, None),
+            Self::LinearMma(format) => ("linear_mma", Some(format.name()), None),
+            Self::GateUpMma(format) => ("gate_up_mma", Some(format.name()), None),
+            Self::ExpertLinearMma(format) => ("expert_linear_mma", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
         }
@@ -322,6 +368,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("combine.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
+        file!("expert_linear_mma.cu"),
         file!("expert_linear_tiled.cu"),
         file!("experts.h"),
         file!("flash.cu"),
@@ -331,15 +378,20 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
+        file!("gate_up_mma.cu"),
         file!("gate_up_tiled.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
+        file!("linear_mma.cu"),
         file!("linear_tiled.cu"),
         file!("merge.cu"),
         file!("mma.h"),
+        file!("mma_product.h"),
+        file!("mma_weights.h"),
+        file!("narrow.cu"),
         file!("norm.h"),
         file!("numbers.h"),
         file!("pack.cu"),
@@ -354,6 +406,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("residual.cu"),
         file!("rms_norm.cu"),
         file!("route.cu"),
+        file!("row_sums.cu"),
         file!("tiled.h"),
     ]
 }

@@ -45,6 +45,22 @@ DEVICE float shuffle_xor(float value, int mask) {
 #endif
 }
 
+// Four neighbours in shared memory at once, at a multiple of 16 bytes.
+template <class T>
+struct alignas(16) Four {
+    T values[4];
+};
+
+template <class T>
+DEVICE Four<T> load_four(const T* shared) {
+    return *(const Four<T>*)shared;
+}
+
+template <class T>
+DEVICE void store_four(T* shared, const Four<T>& four) {
+    *(Four<T>*)shared = four;
+}
+
 #endif
 
 // NAME(linear) with FORMAT q4_k is linear_q4_k; NAME_ROWS(linear) with ROWS 4 too is linear_q4_k_4.

@@ -18,3 +18,15 @@ mod support {
 }
 
 mod conformance;
+mod loading;
+
+use std::sync::Arc;
+
+use grok1::ModelConfig;
+use grok1::backend::gpu::{CompileOptions, Gpu, GpuOptions, Runtime};
+
+/// The runtime's first device, in default precision, with the code that earlier tests compiled.
+fn open<R: Runtime>(runtime: &Arc<R>, config: &ModelConfig) -> Gpu<R> {
+    let options = GpuOptions::new().compile(CompileOptions::new().cache(stand_in::cache()));
+    Gpu::open(runtime, 0, config.clone(), options).unwrap()
+}

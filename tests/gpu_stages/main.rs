@@ -13,8 +13,21 @@ mod stand_in;
 mod support {
     pub(crate) mod blocks;
     pub(crate) mod models;
+    pub(crate) mod oracle;
     pub(crate) mod random;
     pub(crate) mod stages;
 }
 
+mod choice;
 mod conformance;
+mod goldens;
+mod sessions;
+
+use grok1::ModelOptions;
+use grok1::backend::gpu::Runtime;
+
+/// On the runtime's first device.
+fn first<R: Runtime>(options: ModelOptions) -> ModelOptions {
+    let device = format!("{}:0", R::NAME).parse().unwrap();
+    options.device(device).kernel_cache(stand_in::cache())
+}

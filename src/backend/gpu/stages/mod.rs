@@ -77,6 +77,7 @@ pub struct Gpu<R: Runtime> {
     code: Code<R>,
     stream: Stream<R>,
     device: Device<R>,
+    ordinal: usize,
 }
 
 /// The kernels that read no weights of any format.
@@ -114,7 +115,7 @@ impl<R: Runtime> Gpu<R> {
         };
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
-        Ok(Self { config, precision: options.precision, rotary, kernels, code, stream, device })
+        Ok(Self { config, precision: options.precision, rotary, kernels, code, stream, device, ordinal })
     }
 
     /// Whether products see activations rounded to bf16, as kernels are told.
@@ -504,7 +505,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn name(&self) -> String {
         let properties = self.device.properties();
-        format!("{} ({}, {})", R::NAME, properties.name, properties.architecture)
+        format!("{}:{} ({}, {})", R::NAME, self.ordinal, properties.name, properties.architecture)
     }
 
     fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {

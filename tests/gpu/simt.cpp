@@ -94,9 +94,9 @@ class Stack {
     char* start() const { return memory_ + GUARD; }
 };
 
-// A place in the source that threads wait at.
+// A place in the source that threads wait at, and for what.
 struct Site {
-    const char* file;
+    const char *what, *file;
     int line;
 
     bool operator==(const Site& other) const { return line == other.line && strcmp(file, other.file) == 0; }
@@ -110,15 +110,16 @@ struct Fiber : Thread {
     Context context;
     unsigned lane;
     Warp* warp;
-    // Which of the warp's two sets of values the next exchange uses: a lane may be one exchange ahead.
+    // Which of the warp's two sets the next collective uses: a lane may be one ahead.
     unsigned turn;
+    std::vector<std::vector<Copy>> copies;
 };
 
 struct Warp {
     std::vector<Fiber*> order; // its lanes
     unsigned arrived, left;
     Site site;
-    unsigned long long values[2][LANES];
+    Brought brought[2][LANES];
 };
 
 struct Memory {
@@ -172,8 +173,8 @@ std::vector<Registration*>& registrations() {
     }
     for (const Warp& warp : machine.warps) {
         if (warp.arrived > 0) {
-            fail("the shuffle at %s:%d is reached by %u of %zu lanes", warp.site.file, warp.site.line, warp.arrived,
-                 warp.order.size());
+            fail("the %s at %s:%d is reached by %u of %zu lanes", warp.site.what, warp.site.file, warp.site.line,
+                 warp.arrived, warp.order.size());
         }
     }
     fail("nobody can go on");
@@ -251,6 +252,7 @@ void run_block(Machine& own) {
     }
     for (size_t i = 0; i < own.fibers.size(); ++i) {
         own.fibers[i].turn = 0;
+        own.fibers[i].copies.assign(1, {});
         // Tops at different distances, lest all stacks compete for the same lines of the cache.
         start(own.fibers[i].context, stacks[i]->start(), Stack::BYTES - i % 61 * 64, run);
     }
@@ -287,7 +289,7 @@ void fail(const char* format, ...) {
 
 void barrier(const char* file, int line) {
     Machine& own = static_cast<Machine&>(*current->block);
-    const Site site = {file, line};
+    const Site site = {"barrier", file, line};
     if (own.left > 0) fail("the barrier at %s:%d is reached after %u threads have left", file, line, own.left);
     if (own.arrived == 0) own.site = site;
     if (!(own.site == site)) {
@@ -305,19 +307,24 @@ unsigned lane() {
     return static_cast<Fiber&>(*current).lane;
 }
 
-unsigned long long exchange(unsigned long long value, unsigned lane, const char* file, int line) {
+unsigned lanes() {
+    return (unsigned)static_cast<Fiber&>(*current).warp->order.size();
+}
+
+const Brought* gather(const Brought& own, const char* what, const char* file, int line) {
     Fiber& self = static_cast<Fiber&>(*current);
     Warp& warp = *self.warp;
-    const Site site = {file, line};
-    if (warp.left > 0) fail("the shuffle at %s:%d is reached after %u lanes of the warp have left", file, line, warp.left);
-    if (lane >= warp.order.size()) fail("the shuffle at %s:%d asks for lane %u", file, line, lane);
+    const Site site = {what, file, line};
+    if (warp.left > 0) {
+        fail("the %s at %s:%d is reached after %u lanes of the warp have left", what, file, line, warp.left);
+    }
     if (warp.arrived == 0) warp.site = site;
     if (!(warp.site == site)) {
-        fail("divergent shuffles: at %s:%d, and others of the warp at %s:%d", file, line, warp.site.file, warp.site.line);
+        fail("divergent %ss: at %s:%d, and others of the warp at %s:%d", what, file, line, warp.site.file, warp.site.line);
     }
     const unsigned turn = self.turn;
     self.turn = 1 - turn;
-    warp.values[turn][self.lane] = value;
+    warp.brought[turn][self.lane] = own;
     if (++warp.arrived < warp.order.size()) {
         wait();
     } else {
@@ -326,7 +333,11 @@ unsigned long long exchange(unsigned long long value, unsigned lane, const char*
             if (fiber != &self) static_cast<Machine&>(*self.block).wake(fiber);
         }
     }
-    return warp.values[turn][lane];
+    return warp.brought[turn];
+}
+
+std::vector<std::vector<Copy>>& copies() {
+    return static_cast<Fiber&>(*current).copies;
 }
 
 Array declared_array(const void* site, const char* name, size_t count, size_t size) {

@@ -11,9 +11,11 @@
 // What makes a launch fail, with a message that names the place and the thread:
 //   - a block of other than THREADS threads, or an empty grid;
 //   - a barrier that not all threads of the block reach, or which they reach at different places of the source;
-//   - a shuffle that not all lanes of the warp reach, or at different places, or after one of them has left the kernel;
+//   - a shuffle, or another collective of the warp, that not all lanes reach, or at different places, or after one of them has left the
+//     kernel;
 //   - shared memory: an index beyond the end, an element read before it was written, and races: an element that one thread writes and
-//     another reads or writes with no barrier between, whatever the order in which they happen to run.
+//     another reads or writes with no barrier between, whatever the order in which they happen to run. What is copied there behind the
+//     thread's back counts as written when the copy begins and when it is waited for, and is NaNs in between.
 // What it cannot see: accesses to global memory, and races there.
 #pragma once
 #include <math.h>
@@ -75,11 +77,17 @@ extern Thread* current;
 
 void barrier(const char* file, int line);
 
-// Each lane of a warp gives a value and gets that of another.
-unsigned long long exchange(unsigned long long value, unsigned lane, const char* file, int line);
+// What a lane brings to a collective of its warp.
+struct Brought {
+    unsigned long long words[3];
+};
 
-// The lane of the running thread.
+// All lanes of the warp bring something to `what`. Gives what each brought, by lane, for as long as the thread takes part in no other.
+const Brought* gather(const Brought& own, const char* what, const char* file, int line);
+
+// The lane of the running thread, of how many.
 unsigned lane();
+unsigned lanes();
 
 // Who used an element of shared memory last, and after which barrier.
 struct Cell {
@@ -162,6 +170,8 @@ class Shared {
 
     Element operator[](size_t index) const { return Element(*this, index); }
 
+    const T* address() const { return data_; }
+
     Shared operator+(size_t offset) const {
         if (offset > count_) fail("%s + %zd is beyond its %zu elements", name_, (ptrdiff_t)offset, count_);
         return Shared(data_ + offset, cells_ + offset, count_ - offset, name_);
@@ -225,6 +235,134 @@ inline float shuffle_xor(float value, int mask, const char* file = __builtin_FIL
         float value;
         unsigned bits;
     } own = {value}, other;
-    other.bits = (unsigned)simt::exchange(own.bits, simt::lane() ^ mask, file, line);
+    const unsigned lane = simt::lane() ^ mask;
+    if (lane >= simt::lanes()) simt::fail("the shuffle at %s:%d asks for lane %u", file, line, lane);
+    other.bits = (unsigned)simt::gather({{own.bits}}, "shuffle", file, line)[lane].words[0];
     return other.value;
+}
+
+// What is taken at once has to be aligned.
+template <class T>
+void check_alignment(const Shared<T>& shared, size_t bytes = 16) {
+    static_assert(sizeof(T) == 4, "four of them are 16 bytes");
+    if ((size_t)shared.address() % bytes != 0) simt::fail("%zu bytes of shared memory are not aligned", bytes);
+}
+
+template <class T>
+struct Four {
+    T values[4];
+};
+
+template <class T>
+Four<T> load_four(const Shared<T>& shared) {
+    check_alignment(shared);
+    return {{shared[0], shared[1], shared[2], shared[3]}};
+}
+
+template <class T>
+void store_four(const Shared<T>& shared, const Four<T>& four) {
+    check_alignment(shared);
+    for (int i = 0; i < 4; ++i) shared[i] = four.values[i];
+}
+
+template <class T>
+struct Two {
+    T values[2];
+};
+
+template <class T>
+Two<T> load_two(const Shared<T>& shared) {
+    check_alignment(shared, 8);
+    return {{shared[0], shared[1]}};
+}
+
+template <class T>
+const unsigned char* bytes_of(const Shared<T>& shared, int count) {
+    for (int i = 0; i < count; ++i) (void)(T)shared[i];
+    return (const unsigned char*)shared.address();
+}
+
+// ---- mma.h ----
+
+namespace simt {
+
+// Half `index` of a word: a bf16.
+inline float bf16_of(unsigned long long word, int index) {
+    union {
+        unsigned bits;
+        float value;
+    } both = {(unsigned)(word >> 16 * index) << 16};
+    return both.value;
+}
+
+// The thread's copies that have begun, in groups of which the last is open.
+struct Copy {
+    Shared<unsigned> to;
+    Four<unsigned> words;
+};
+std::vector<std::vector<Copy>>& copies();
+
+// The four words of a row of an 8x8 matrix of bf16.
+inline Brought row_of(const Shared<unsigned>& row) {
+    const Four<unsigned> four = load_four(row);
+    const unsigned long long low = four.values[1], high = four.values[3];
+    return {{four.values[0] | low << 32, four.values[2] | high << 32}};
+}
+
+}  // namespace simt
+
+inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                         const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const unsigned long long words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const simt::Brought own = {{words[0] | words[1] << 32, words[2] | words[3] << 32, words[4] | words[5] << 32}};
+    const simt::Brought* all = simt::gather(own, "mma", file, line);
+    const unsigned lane = simt::lane();
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            // Lanes hold pairs of neighbours along k; registers are row halves within halves of k for `a`, halves of k for `b`.
+            const unsigned pair = k % 8 / 2, half = k / 8;
+            const float x = simt::bf16_of(all[row % 8 * 4 + pair].words[half], row / 8 * 2 + k % 2);
+            const float y = simt::bf16_of(all[column * 4 + pair].words[2], half * 2 + k % 2);
+            sum[i] = fmaf(x, y, sum[i]);
+        }
+    }
+}
+
+inline void load_matrices(unsigned (&out)[4], const Shared<unsigned>& row, const char* file = __builtin_FILE(),
+                          int line = __builtin_LINE()) {
+    const simt::Brought* all = simt::gather(simt::row_of(row), "ldmatrix", file, line);
+    const unsigned own = simt::lane() / 4, pair = simt::lane() % 4;
+    for (unsigned i = 0; i < 4; ++i) out[i] = (unsigned)(all[i * 8 + own].words[pair / 2] >> pair % 2 * 32);
+}
+
+inline void load_matrices_transposed(unsigned (&out)[4], const Shared<unsigned>& row,
+                                     const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    const simt::Brought* all = simt::gather(simt::row_of(row), "ldmatrix", file, line);
+    const unsigned own = simt::lane() / 4, pair = simt::lane() % 4 * 2;
+    for (unsigned i = 0; i < 4; ++i) {
+        const auto half = [&](unsigned k) { return all[i * 8 + k].words[own / 4] >> own % 4 * 16 & 0xffff; };
+        out[i] = (unsigned)(half(pair) | half(pair + 1) << 16);
+    }
+}
+
+inline void copy_async(const Shared<unsigned>& to, const void* from, bool real) {
+    if ((size_t)from % 16 != 0) simt::fail("16 bytes to copy are not aligned");
+    simt::Copy copy = {to, {}};
+    for (int i = 0; real && i < 4; ++i) copy.words.values[i] = ((const unsigned*)from)[i];
+    store_four(to, {{~0u, ~0u, ~0u, ~0u}});
+    simt::copies().back().push_back(copy);
+}
+
+inline void end_copies() {
+    simt::copies().emplace_back();
+}
+
+template <int LATER>
+void wait_copies() {
+    auto& groups = simt::copies();
+    while (groups.size() > LATER + 1) {
+        for (const simt::Copy& copy : groups.front()) store_four(copy.to, copy.words);
+        groups.erase(groups.begin());
+    }
 }

@@ -1,11 +1,17 @@
 //! Kernels of attention: projections into the cache, spans, and what they merge to.
 
+use std::ops::Range;
+
 use grok1::KvType;
 use grok1::backend::PAGE;
-use grok1::backend::gpu::kernels::{Cache, Kernel, Rows, SPAN};
+use grok1::backend::gpu::kernels::{
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Rows, SPAN, TILE_OUTPUTS,
+};
 use half::bf16;
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, format, random, results, to_bf16};
+use crate::machine::{
+    MMA_HEAD_DIMS, Machine, STAGED, assert_close, bits, buffer, mma_results, random, results, to_bf16,
+};
 use crate::simt::Buffer;
 use crate::weights::{Weights, dot};
 
@@ -53,6 +59,17 @@ impl Paged {
         let pages: Vec<_> = (0..counts.sum::<usize>()).map(page).collect();
         let addresses = Buffer::of(&pages.iter().map(Buffer::address).collect::<Vec<_>>());
         Self { heads, kv, pages, addresses, first: Buffer::of(&first), positions: Buffer::of(positions) }
+    }
+
+    /// Pages for rows of some sequences, each of which has rows at consecutive positions.
+    fn of_sequences(heads: Heads, kv: KvType, sequences: &[Range<i32>], byte: impl FnMut() -> u8) -> Self {
+        let last: Vec<i32> = sequences.iter().map(|rows| rows.end - 1).collect();
+        let mut paged = Self::new(heads, kv, &last, byte);
+        let of_row = |(rows, &first): (&Range<i32>, &i32)| rows.clone().map(move |_| first);
+        let first: Vec<i32> = sequences.iter().zip(paged.first.values()).flat_map(of_row).collect();
+        paged.first = Buffer::of(&first);
+        paged.positions = Buffer::of(&sequences.iter().cloned().flatten().collect::<Vec<_>>());
+        paged
     }
 
     fn cache(&self) -> Cache {
@@ -117,12 +134,12 @@ impl Projection<'_> {
     /// Queries of all rows, then keys and values of each; `launches` are numbers of heads.
     fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
         let Heads { query, kv, dim } = self.heads;
-        let (count, format) = (positions.len(), format(STAGED[self.kind].0, STAGED[self.kind].1));
+        let (count, format) = (positions.len(), STAGED[self.kind].format());
         let rows = Rows::of(count);
         let paged = Paged::new(self.heads, self.kv, positions, || 0xff);
         let queries = Buffer::<f32>::new(count * query * dim);
         let (x, rotary) = (buffer(x), buffer(self.rotary));
-        let [q, k, v] = self.weights.each_ref().map(Weights::matrix);
+        let [q, k, v] = self.weights.each_ref().map(|weights| weights.matrix(machine));
         let mut first = 0;
         for heads in launches {
             let grid = [(dim / 2).div_ceil(format.strip()), *heads, count.div_ceil(rows.count())];
@@ -179,8 +196,11 @@ impl Projection<'_> {
 #[test]
 fn projections_conform_and_do_not_depend_on_the_batch() {
     let positions = [0, 5, 63, 64, 65, 130, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 70, 71];
-    for (kind, width) in [256, 70, 96].into_iter().enumerate() {
+    for (kind, width) in [256, 70, 96, 256, 512].into_iter().enumerate() {
         for (heads, kv) in HEADS.into_iter().zip([KvType::F32, KvType::BF16, KvType::F32]) {
+            if STAGED[kind].packed && !(heads.dim / 2).is_multiple_of(TILE_OUTPUTS) {
+                continue;
+            }
             let shape =
                 |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
             let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
@@ -258,6 +278,32 @@ impl Attention<'_> {
         attended.values().to_vec()
     }
 
+    /// By a kernel of tiles, each of a first row and a number of rows.
+    fn run_tiles(&self, machine: &Machine, kernel: Kernel, tiles: &[[i32; 2]], round: i32) -> Vec<f32> {
+        let Heads { query: heads, kv, dim } = self.paged.heads;
+        let attended = Buffer::<f32>::new(self.query.len());
+        let words = match kernel {
+            Kernel::FlashMma(_) => 2 * 2 * PAGE * (dim / 2 + 4),
+            _ => (FLASH_QUERIES + 32) * (dim.next_multiple_of(8) + 4) + FLASH_QUERIES * (32 + 4),
+        };
+        machine.launch(
+            kernel,
+            [tiles.len(), kv, 1],
+            words * 4,
+            &[
+                &attended,
+                &buffer(self.query),
+                &self.paged.cache(),
+                &Buffer::of(tiles),
+                &(heads as i32),
+                &self.scale,
+                &self.cap,
+                &round,
+            ],
+        );
+        attended.values().to_vec()
+    }
+
     fn expected(&self) -> Vec<f64> {
         let Heads { query: heads, kv, dim } = self.paged.heads;
         let mut out = Vec::new();
@@ -283,21 +329,24 @@ impl Attention<'_> {
     }
 }
 
+/// Bytes of keys and values up to 1 of any kind: exponents of 0x3f or 0xbf and less.
+fn elements(kv: KvType) -> impl FnMut() -> u8 {
+    let mut random_bytes = crate::random::Random(1);
+    let mut place = 0;
+    move || {
+        place += 1;
+        let high = place % kv.size() == 0;
+        let byte = random_bytes.next() as u8;
+        if high { byte & 0x80 | 0x3e } else { byte }
+    }
+}
+
 #[test]
 fn attention_conforms_and_does_not_depend_on_the_batch() {
     let positions = [0, 300, 63, 64, 127, 128, 255, 7];
     for (heads, cap) in HEADS.into_iter().zip([2.0, 0.0, 30.0]) {
         for kv in [KvType::F32, KvType::BF16] {
-            // Values up to 1 of any kind, from bytes: exponents of 0x3f or 0xbf and less.
-            let mut random_bytes = crate::random::Random(1);
-            let mut place = 0;
-            let byte = || {
-                place += 1;
-                let high = place % kv.size() == 0;
-                let byte = random_bytes.next() as u8;
-                if high { byte & 0x80 | 0x3e } else { byte }
-            };
-            let paged = Paged::new(heads, kv, &positions, byte);
+            let paged = Paged::new(heads, kv, &positions, elements(kv));
             let query = random(2, positions.len() * heads.query * heads.dim, 2.0);
             let attention = Attention { paged: &paged, query: &query, scale: 0.7, cap };
             let found = results(|machine| attention.run(machine, 3, 0));
@@ -319,5 +368,66 @@ fn attention_conforms_and_does_not_depend_on_the_batch() {
             }
             drop(paged.pages);
         }
+    }
+}
+
+/// The tiles of some sequences, for blocks that take so many queries.
+fn tiles(sequences: &[Range<i32>], heads: Heads, queries: usize) -> Vec<[i32; 2]> {
+    let most = (queries / (heads.query / heads.kv)) as i32;
+    let (mut out, mut row) = (Vec::new(), 0);
+    for sequence in sequences {
+        let end = row + sequence.len() as i32;
+        while row < end {
+            let rows = most.min(end - row);
+            out.push([row, rows]);
+            row += rows;
+        }
+    }
+    out
+}
+
+/// Chunks of prompts: one from the start, one that goes on in the middle of a page, single rows, one from a page's end.
+const SEQUENCES: [Range<i32>; 5] = [0..30, 100..145, 5..6, 192..193, 63..66];
+
+/// Checks a kernel of tiles for heads whose keys and values are of a type.
+fn check_tiles(kernel: Kernel, heads: Heads, kv: KvType, cap: f32, bound: f64) {
+    let mma = matches!(kernel, Kernel::FlashMma(_));
+    let queries = if mma { FLASH_MMA_QUERIES } else { FLASH_QUERIES };
+    let on_machines = |run: &dyn Fn(&Machine) -> Vec<f32>| if mma { mma_results(run) } else { results(run) };
+    let paged = Paged::of_sequences(heads, kv, &SEQUENCES, elements(kv));
+    let rows = paged.positions.values().len();
+    let query = to_bf16(&random(2, rows * heads.query * heads.dim, 2.0));
+    let attention = Attention { paged: &paged, query: &query, scale: 0.7, cap };
+    let tiles = tiles(&SEQUENCES, heads, queries);
+    let found = on_machines(&|machine| attention.run_tiles(machine, kernel, &tiles, 0));
+    assert_close(&kernel.name(), &found, &attention.expected(), bound);
+    // Rows one by one, the last of which are in a tile with others above, and rounded.
+    let alone: Vec<[i32; 2]> = (0..rows as i32).rev().step_by(9).map(|row| [row, 1]).collect();
+    let rounded = on_machines(&|machine| attention.run_tiles(machine, kernel, &alone, 1));
+    let width = heads.query * heads.dim;
+    for (found, rounded) in found.iter().zip(&rounded) {
+        for [row, _] in &alone {
+            let own = *row as usize * width..(*row as usize + 1) * width;
+            assert_eq!(bits(&rounded[own.clone()]), bits(&to_bf16(&found[own])), "row {row}");
+        }
+    }
+}
+
+#[test]
+fn attention_by_tiles_conforms_and_does_not_depend_on_them() {
+    for (heads, cap) in HEADS.into_iter().zip([2.0, 0.0, 30.0]) {
+        for kv in [KvType::F32, KvType::BF16] {
+            check_tiles(Kernel::Flash(kv), heads, kv, cap, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn attention_by_matrix_instructions_conforms_and_does_not_depend_on_tiles() {
+    for ((query, kv), (dim, cap)) in
+        [(6, 2), (7, 1), (6, 1)].into_iter().zip(MMA_HEAD_DIMS.into_iter().zip([2.0, 0.0, 30.0]))
+    {
+        // Weights have 16 bits, and in sums of values of both signs more than their share of the error.
+        check_tiles(Kernel::FlashMma(dim), Heads { query, kv, dim }, KvType::BF16, cap, 2e-5);
     }
 }

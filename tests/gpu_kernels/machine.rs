@@ -3,8 +3,8 @@
 use std::ffi::c_uint;
 use std::sync::OnceLock;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, source};
-use grok1::{DType, KvType, Layout};
+use grok1::backend::gpu::kernels::{Format, Kernel, KernelSet, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
+use grok1::{DType, Layout};
 use half::bf16;
 
 use crate::simt::{Argument, Buffer, Module, ORDERS, WARPS};
@@ -15,36 +15,69 @@ pub(crate) fn formats() -> impl Iterator<Item = (DType, Layout, Format)> {
     pairs.filter_map(|(dtype, layout)| Some((dtype, layout, Format::new(dtype, layout)?)))
 }
 
-/// The format that stages are tested with, besides the one test of all formats.
-pub(crate) fn format(dtype: DType, layout: Layout) -> Format {
-    Format::new(dtype, layout).unwrap()
+/// How a test's weights lie on the machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) dtype: DType,
+    pub(crate) layout: Layout,
+    pub(crate) packed: bool,
 }
 
-/// Those of them that stand in the modules with every stage: of blocks, plain, and of the released checkpoint.
-pub(crate) const STAGED: [(DType, Layout); 3] =
-    [(DType::Q4K, Layout::OutIn), (DType::BF16, Layout::OutIn), (DType::I8, Layout::InOut)];
+impl Kind {
+    pub(crate) const fn stored(dtype: DType, layout: Layout) -> Self {
+        Self { dtype, layout, packed: false }
+    }
+
+    const fn packed(dtype: DType, layout: Layout) -> Self {
+        Self { dtype, layout, packed: true }
+    }
+
+    /// As kernels name it.
+    pub(crate) fn format(self) -> Format {
+        let packed = Format::packed(self.dtype, self.layout, TILE_INPUTS, TILE_OUTPUTS);
+        if self.packed { packed.unwrap() } else { Format::new(self.dtype, self.layout).unwrap() }
+    }
+}
+
+/// Those that can be packed, packed.
+pub(crate) fn packed() -> impl Iterator<Item = Kind> {
+    let kinds = formats().map(|(dtype, layout, _)| Kind::packed(dtype, layout));
+    kinds.filter(|kind| Format::packed(kind.dtype, kind.layout, TILE_INPUTS, TILE_OUTPUTS).is_some())
+}
+
+/// Those that there are matrix instructions for.
+pub(crate) fn mma() -> impl Iterator<Item = Kind> {
+    packed().chain([Kind::stored(DType::BF16, Layout::OutIn)])
+}
+
+/// What stages are tested with, besides the tests of all formats: of blocks, plain, of the released checkpoint, and packed ones.
+pub(crate) const STAGED: [Kind; 5] = [
+    Kind::stored(DType::Q4K, Layout::OutIn),
+    Kind::stored(DType::BF16, Layout::OutIn),
+    Kind::stored(DType::I8, Layout::InOut),
+    Kind::packed(DType::Q4K, Layout::OutIn),
+    Kind::packed(DType::I8, Layout::InOut),
+];
+
+/// Elements of heads that matrix instructions are tested with.
+pub(crate) const MMA_HEAD_DIMS: [usize; 3] = [16, 48, 128];
 
 /// All kernels that tests launch.
-fn all() -> Vec<Kernel> {
-    let mut kernels = vec![
-        Kernel::RmsNorm,
-        Kernel::Attention(KvType::F32),
-        Kernel::Attention(KvType::BF16),
-        Kernel::Merge,
-        Kernel::Residual,
-        Kernel::Route,
-        Kernel::Group,
-        Kernel::Activate,
-        Kernel::Combine,
-    ];
+fn all(warp: u32) -> Vec<Kernel> {
+    let mut kernels = KernelSet::Plain.kernels();
     for (_, layout, format) in formats() {
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
         }
-        kernels.push(Kernel::Linear(format, Rows::Four));
+        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
-    for (dtype, layout) in STAGED {
-        let format = format(dtype, layout);
+    for kind in packed() {
+        let format = kind.format();
+        kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Linear(format, Rows::Four)]);
+    }
+    for kind in STAGED {
+        let format = kind.format();
+        kernels.extend([Kernel::GateUpTiled(format), Kernel::ExpertLinearTiled(format)]);
         for rows in Rows::ALL {
             kernels.extend([
                 Kernel::Qkv(format, rows),
@@ -54,6 +87,13 @@ fn all() -> Vec<Kernel> {
             if rows != Rows::Four {
                 kernels.push(Kernel::Linear(format, rows));
             }
+        }
+    }
+    if warp == 32 {
+        kernels.extend(MMA_HEAD_DIMS.map(Kernel::FlashMma));
+        kernels.extend(mma().map(|kind| Kernel::LinearMma(kind.format())));
+        for format in STAGED.map(Kind::format).into_iter().filter(|format| format.has_mma()) {
+            kernels.extend([Kernel::GateUpMma(format), Kernel::ExpertLinearMma(format)]);
         }
     }
     kernels
@@ -72,7 +112,7 @@ impl Machine {
         static MODULES: [OnceLock<Option<Module>>; 2] = [const { OnceLock::new() }; 2];
         let modules = MODULES.iter().zip(WARPS);
         let module = |(module, warp): (&'static OnceLock<Option<Module>>, u32)| {
-            module.get_or_init(|| Module::new(warp, &source(warp, &all()))).as_ref()
+            module.get_or_init(|| Module::new(warp, &source(warp, &all(warp)))).as_ref()
         };
         modules.filter_map(module).map(|module| Self { module, order: ORDERS[0] })
     }
@@ -94,6 +134,15 @@ impl Machine {
 
 /// What `run` gives on each size of warps, having made sure that it is the same in every order of threads.
 pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
+    results_of(Machine::both(), run)
+}
+
+/// The same on warps of 32 only, for which there are matrix instructions.
+pub(crate) fn mma_results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
+    results_of(Machine::both().filter(|machine| machine.module.warp == 32), run)
+}
+
+fn results_of(machines: impl Iterator<Item = Machine>, run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
     let in_all_orders = |machine: Machine| {
         let mut results = ORDERS.map(|order| run(&Machine { order, ..machine })).into_iter();
         let first = results.next().unwrap();
@@ -102,7 +151,7 @@ pub(crate) fn results(run: impl Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>> {
         }
         first
     };
-    Machine::both().map(in_all_orders).collect()
+    machines.map(in_all_orders).collect()
 }
 
 /// What `Standard` precision makes of activations.

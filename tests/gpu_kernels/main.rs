@@ -4,10 +4,13 @@
 mod attention;
 #[path = "../support/blocks.rs"]
 mod blocks;
+mod collectives;
 mod experts;
 mod formats;
 mod machine;
 mod mistakes;
+mod mma;
+mod packed;
 #[path = "../support/random.rs"]
 mod random;
 mod rows;

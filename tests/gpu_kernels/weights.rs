@@ -1,17 +1,23 @@
 //! Random matrices as they are stored, and what they mean.
 
-use grok1::backend::gpu::kernels::Matrix;
+use std::cell::OnceCell;
+
+use grok1::backend::gpu::kernels::{Kernel, Matrix, TILE_INPUTS, TILE_OUTPUTS};
 use grok1::quant::dequantise;
 use grok1::{DType, Layout};
 use half::{bf16, f16};
 
 use crate::blocks::blocks;
+use crate::machine::{Kind, Machine};
 use crate::random::Random;
 use crate::simt::Buffer;
 
 /// One matrix or, one after another, those of some experts.
 pub(crate) struct Weights {
-    data: Buffer<u8>,
+    kind: Kind,
+    stored: Buffer<u8>,
+    packed: OnceCell<Buffer<u8>>,
+    experts: usize,
     scales: Option<Buffer<f32>>,
     shared: [usize; 2], // inputs, outputs
     pub(crate) inputs: usize,
@@ -23,11 +29,12 @@ impl Weights {
     /// `shared` inputs and outputs have a scale in common, in types of bytes.
     pub(crate) fn new(
         seed: u64,
-        (dtype, layout): (DType, Layout),
+        kind: Kind,
         [inputs, outputs]: [usize; 2],
         experts: usize,
         shared: [usize; 2],
     ) -> Self {
+        let Kind { dtype, layout, .. } = kind;
         let random = &mut Random(seed);
         let size = 1.7 / (inputs as f32).sqrt();
         let count = experts * inputs * outputs;
@@ -65,7 +72,10 @@ impl Weights {
             }
         }
         Self {
-            data: Buffer::of(&data),
+            kind,
+            stored: Buffer::of(&data),
+            packed: OnceCell::new(),
+            experts,
             scales: scales.map(|s| Buffer::of(&s)),
             shared,
             inputs,
@@ -74,16 +84,33 @@ impl Weights {
         }
     }
 
-    /// As a kernel takes it.
-    pub(crate) fn matrix(&self) -> Matrix {
+    /// As a kernel takes it; packed by the first machine that asks.
+    pub(crate) fn matrix(&self, machine: &Machine) -> Matrix {
+        let data =
+            if self.kind.packed { self.packed.get_or_init(|| self.pack(machine)) } else { &self.stored };
         Matrix {
-            data: self.data.address(),
+            data: data.address(),
             scales: self.scales.as_ref().map_or(0, Buffer::address),
             scale_inputs: self.shared[0] as i32,
             scale_outputs: self.shared[1] as i32,
             inputs: self.inputs as i32,
             outputs: self.outputs as i32,
         }
+    }
+
+    /// Packed on a machine.
+    pub(crate) fn pack(&self, machine: &Machine) -> Buffer<u8> {
+        let (format, inputs, outputs) = (self.kind.format(), self.inputs, self.outputs);
+        let bytes = format.bytes(inputs, outputs);
+        let stored = self.stored.values().len() / self.experts;
+        let out = Buffer::new(self.experts * bytes);
+        for expert in 0..self.experts {
+            let [to, from] = [(&out, bytes), (&self.stored, stored)]
+                .map(|(buffer, bytes)| buffer.address() + (expert * bytes) as u64);
+            let grid = [inputs / TILE_INPUTS, outputs / TILE_OUTPUTS, 1];
+            machine.launch(Kernel::Pack(format), grid, 0, &[&to, &from, &(inputs as i32), &(outputs as i32)]);
+        }
+        out
     }
 
     /// The weights of an output of an expert.

@@ -629,6 +629,10 @@ unsafe impl Parameter for kernels::Matrix {}
 unsafe impl Parameter for kernels::Cache {}
 // SAFETY: as above.
 unsafe impl Parameter for kernels::Groups {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Router {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Routed {}
 
 impl<'a, T: Parameter> From<&'a T> for Argument<'a> {
     fn from(value: &'a T) -> Self {

@@ -10,6 +10,19 @@ struct alignas(16) Sixteen {
     u32 words[4];
 };
 
+// Sixteen bytes that no other thread reads: they need not stay near.
+DEVICE Sixteen load_once(const Sixteen* bytes) {
+#ifdef __CUDACC__
+    Sixteen out;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(out.words[0]), "=r"(out.words[1]), "=r"(out.words[2]), "=r"(out.words[3])
+        : "l"(bytes));
+    return out;
+#else
+    return *bytes;
+#endif
+}
+
 DEVICE u32 load_16(const u8* bytes) {
     return *(const u16*)bytes;
 }
@@ -43,6 +56,11 @@ DEVICE float signed_byte_of(u64 bytes, int index) {
 // Nibble `index` of some bytes, low ones first.
 DEVICE u32 nibble(const u8* bytes, int index) {
     return bytes[index / 2] >> index % 2 * 4 & 15;
+}
+
+// The same where low ones are the first half of 32.
+DEVICE u32 nibble_of_halves(const u8* bytes, int index) {
+    return bytes[index % 16] >> index / 16 * 4 & 15;
 }
 
 // `value` in each byte.

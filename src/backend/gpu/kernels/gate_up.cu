@@ -18,8 +18,7 @@ KERNEL(NAME_ROWS(gate_up),
     for (int start = groups.starts[group]; start < end; start += ROWS) {
         const int* pairs = groups.pairs + start;
         const Rows tile = rows_of_pairs(source, x, pairs, min_of(end - start, ROWS), selected);
-        Product::product(gates, own_gate, first, tile);
-        Product::product(ups, own_up, first, tile);
+        two_products<Product>(gates, own_gate, first, ups, own_up, first, tile);
         __syncthreads();
         for (int i = threadIdx.x; i < tile.count * Product::OUTPUTS; i += THREADS) {
             const int r = i / Product::OUTPUTS, o = i % Product::OUTPUTS;

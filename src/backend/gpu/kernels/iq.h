@@ -140,14 +140,18 @@ struct iq4_nl {
     }
 };
 
+// The scale of a run of 32 in IQ4_XS, 32 too large: six bits, the upper two apart from the others.
+DEVICE u32 iq4_xs_scale(const u8* block, int run) {
+    return nibble(block + 4, run) | (load_16(block + 2) >> run * 2 & 3) << 4;
+}
+
 struct iq4_xs {
     static const bool PLAIN = false;
     static const int WEIGHTS = 256, BYTES = 136;
 
     DEVICE void unpack(float (&out)[UNIT], const u8* block, int unit) {
         const int run = unit / 4;
-        const int low = nibble(block + 4, run), high = load_16(block + 2) >> run * 2 & 3;
-        const float scale = f16_to_f32(load_16(block)) * (float)((low | high << 4) - 32);
+        const float scale = f16_to_f32(load_16(block)) * (float)((int)iq4_xs_scale(block, run) - 32);
         table_values<8>(out, scale, block + 8 + run * 16, unit % 4);
     }
 };

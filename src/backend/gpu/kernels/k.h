@@ -29,17 +29,19 @@ struct q2_k {
     }
 };
 
+// The scale of a run of 16 in Q3_K, 32 too large: six bits, the upper two apart from the others.
+DEVICE u32 q3_k_scale(const u8* block, int run) {
+    const u8* scales = block + 96;
+    return (scales[run % 8] >> run / 8 * 4 & 15) | (scales[8 + run % 4] >> run / 4 * 2 & 3) << 4;
+}
+
 struct q3_k {
     static const bool PLAIN = false;
     static const int WEIGHTS = 256, BYTES = 110;
 
     DEVICE void unpack(float (&out)[UNIT], const u8* block, int unit) {
         const PairPlace at = pair_place(unit);
-        const u8* scales = block + 96;
-        // Six bits less 32, the upper two apart from the others.
-        const int low_bits = scales[at.run % 8] >> at.run / 8 * 4 & 15;
-        const int high_bits = scales[8 + at.run % 4] >> at.run / 4 * 2 & 3;
-        const float scale = f16_to_f32(load_16(block + 108)) * (float)((low_bits | high_bits << 4) - 32);
+        const float scale = f16_to_f32(load_16(block + 108)) * (float)((int)q3_k_scale(block, at.run) - 32);
         // A clear bit subtracts four.
         const u64 high = load_64<2>(block + at.offset) >> unit / 4 & eight(1);
         const u64 low = load_64<2>(block + 32 + at.half * 32 + at.offset) >> at.pair * 2 & eight(3);
@@ -49,18 +51,28 @@ struct q3_k {
     }
 };
 
-// Scale and minimum of a run of 32 in Q4_K and Q5_K, which begin alike.
+// Scale and minimum of a run of 32 in Q4_K and Q5_K, which begin alike: six bits each.
+struct RunCodes {
+    u32 scale, min;
+};
+
+DEVICE RunCodes run_codes(const u8* block, int run) {
+    const u8 *scales = block + 4, *mins = block + 8, *last = block + 12;
+    const int i = run % 4;
+    // The upper two bits of the last four of each lie above those of the first four.
+    const u32 scale = run < 4 ? scales[i] & 63 : (last[i] & 15) | scales[i] >> 6 << 4;
+    const u32 min = run < 4 ? mins[i] & 63 : last[i] >> 4 | mins[i] >> 6 << 4;
+    return {scale, min};
+}
+
+// The same, times the block's.
 struct RunScale {
     float scale, min;
 };
 
 DEVICE RunScale run_scale(const u8* block, int run) {
-    const u8 *scales = block + 4, *mins = block + 8, *last = block + 12;
-    const int i = run % 4;
-    // Both are six bits; the upper two of the last four of each lie above those of the first four.
-    const int scale = run < 4 ? scales[i] & 63 : (last[i] & 15) | scales[i] >> 6 << 4;
-    const int min = run < 4 ? mins[i] & 63 : last[i] >> 4 | mins[i] >> 6 << 4;
-    return {f16_to_f32(load_16(block)) * (float)scale, f16_to_f32(load_16(block + 2)) * (float)min};
+    const RunCodes codes = run_codes(block, run);
+    return {f16_to_f32(load_16(block)) * (float)codes.scale, f16_to_f32(load_16(block + 2)) * (float)codes.min};
 }
 
 struct q4_k {

@@ -1,5 +1,5 @@
 // A product with a matrix: attention's output, and logits with their scale and cap.
-#include "product.h"
+#include "packed_product.h"
 
 // grid: [ceil(outputs / OUTPUTS), ceil(rows / ROWS)]
 KERNEL(NAME_ROWS(linear),

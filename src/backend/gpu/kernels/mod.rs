@@ -8,6 +8,20 @@
 //! [`Merge`](Kernel::Merge), [`Linear`](Kernel::Linear), [`Residual`](Kernel::Residual), [`Route`](Kernel::Route),
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
 //! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
+//!
+//! Matrices lie on the device as they are stored, or packed: rearranged once, by [`Pack`](Kernel::Pack), so that a lane loads 16 bytes
+//! at a time and several outputs share each activation. Bits of a packed weight, its scales included:
+//!
+//! | format                            | stored | packed |
+//! |-----------------------------------|--------|--------|
+//! | I8 (scales lie beside the matrix) | 8      | 8      |
+//! | Q8_0                              | 8.5    | 8.5    |
+//! | Q6_K                              | 6.5625 | 6.5625 |
+//! | Q5_K                              | 5.5    | 5.5    |
+//! | Q4_K, Q4_0                        | 4.5    | 4.5    |
+//! | IQ4_XS                            | 4.25   | 4.25   |
+//! | Q3_K                              | 3.4375 | 3.4375 |
+//! | IQ3_XXS (with all of its signs)   | 3.0625 | 3.1875 |
 
 mod tables;
 
@@ -23,6 +37,30 @@ pub const THREADS: usize = 256;
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
 
+/// Rows that share every weight read in the kernels for many of them.
+pub const TILED_ROWS: usize = 64;
+
+/// Outputs that a block of these computes: of one matrix, or half of them of each of gate and up.
+pub const TILED_OUTPUTS: usize = 128;
+
+/// Rows of a block of the kernels for matrix instructions.
+pub const MMA_ROWS: usize = 128;
+
+/// Outputs of such a block: of one matrix, or half of them of each of gate and up.
+pub const MMA_OUTPUTS: usize = 128;
+
+/// Inputs of a phase of these kernels.
+const MMA_INPUTS: usize = 64;
+
+/// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
+pub const FLASH_QUERIES: usize = 64;
+
+/// The same for [`Kernel::FlashMma`].
+pub const FLASH_MMA_QUERIES: usize = 128;
+
+/// Elements that a head has at most for both.
+pub const FLASH_HEAD_DIM: usize = 128;
+
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
 
@@ -31,6 +69,12 @@ const OUT_IN_STRIP: usize = 8;
 
 /// Outputs that a block computes from matrices stored `[inputs, outputs]`.
 const IN_OUT_STRIP: usize = 32;
+
+/// Outputs of a tile of a packed matrix, and of a block's strip of them.
+pub const TILE_OUTPUTS: usize = 16;
+
+/// Inputs of a tile of a packed matrix.
+pub const TILE_INPUTS: usize = 256;
 
 /// What NVRTC has to be told besides the device: see `portable.h`.
 pub const NVRTC_OPTIONS: [&str; 2] = ["-std=c++17", "--fmad=false"];
@@ -74,41 +118,123 @@ impl Rows {
     }
 }
 
-/// How a matrix is stored, as the kernels name it.
+/// How a matrix lies in memory, as the kernels name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Format {
     dtype: DType,
     layout: Layout,
+    packed: bool,
 }
 
 impl Format {
-    /// `None` if there is no kernel for such matrices.
+    /// As it is stored; `None` if there is no kernel for such matrices.
     #[must_use]
     pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
         match layout {
             // Only elements that stand by themselves.
             Layout::InOut if dtype.block() > 1 => None,
-            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout }),
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false }),
         }
     }
 
-    /// The name in the source: `q4_k`, `i8_in_out`.
+    /// As [`Kernel::Pack`] makes it of a matrix stored like that; `None` if it does not pack such matrices.
+    ///
+    /// Scales beside the matrix stay as they are, and have to meet [`scales_fit`](Self::scales_fit).
+    #[must_use]
+    pub const fn packed(dtype: DType, layout: Layout, inputs: usize, outputs: usize) -> Option<Self> {
+        let whole = inputs.is_multiple_of(TILE_INPUTS) && outputs.is_multiple_of(TILE_OUTPUTS);
+        match (tile_bytes(dtype), Self::new(dtype, layout)) {
+            (Some(_), Some(stored)) if whole => Some(Self { packed: true, ..stored }),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernels can take scales of which each is for `scale_inputs` inputs of a matrix with `inputs`: those of a tile have to
+    /// be one for each output where the matrix is packed.
+    #[must_use]
+    pub const fn scales_fit(self, scale_inputs: usize, inputs: usize) -> bool {
+        !self.packed || scale_inputs.is_multiple_of(TILE_INPUTS) || scale_inputs >= inputs
+    }
+
+    /// Whether it was packed.
+    #[must_use]
+    pub const fn is_packed(self) -> bool {
+        self.packed
+    }
+
+    /// Bytes of a matrix; those of experts lie one after another.
+    #[must_use]
+    pub const fn bytes(self, inputs: usize, outputs: usize) -> usize {
+        match tile_bytes(self.dtype) {
+            Some(tile) if self.packed => inputs / TILE_INPUTS * (outputs / TILE_OUTPUTS) * tile,
+            _ => stored_bytes(self.dtype, inputs * outputs),
+        }
+    }
+
+    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearMma`] and those beside it. Rows of elements that stand by
+    /// themselves have to be whole units of eight.
+    #[must_use]
+    pub const fn has_mma(self) -> bool {
+        self.packed || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
+    }
+
+    /// Whether these kernels need the sums that [`Kernel::RowSums`] makes.
+    #[must_use]
+    pub const fn has_minima(self) -> bool {
+        matches!(self.dtype, DType::Q4K | DType::Q5K)
+    }
+
+    /// Bytes of shared memory that these kernels have to be launched with.
+    #[must_use]
+    pub const fn mma_shared_bytes(self) -> usize {
+        let rows = MMA_ROWS * MMA_INPUTS * 2;
+        let weights = self.bytes(TILE_INPUTS, MMA_OUTPUTS);
+        let sums = if self.has_minima() { MMA_ROWS * TILE_INPUTS / 32 * 4 } else { 0 };
+        2 * (rows + weights + sums)
+    }
+
+    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
     #[must_use]
     pub fn name(self) -> String {
-        let suffix = match self.layout {
+        let layout = match self.layout {
             Layout::InOut => "_in_out",
             Layout::OutIn => "",
         };
-        format!("{}{suffix}", self.dtype)
+        let packed = if self.packed { "_packed" } else { "" };
+        format!("{}{layout}{packed}", self.dtype)
     }
 
-    /// Outputs that a block computes.
+    /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
+    /// one.
     #[must_use]
     pub const fn strip(self) -> usize {
         match self.layout {
+            _ if self.packed => TILE_OUTPUTS,
             Layout::InOut => IN_OUT_STRIP,
             Layout::OutIn => OUT_IN_STRIP,
         }
+    }
+}
+
+/// Bytes of whole blocks.
+const fn stored_bytes(dtype: DType, elements: usize) -> usize {
+    elements / dtype.block() as usize * dtype.block_bytes() as usize
+}
+
+/// Bytes of a packed tile; `None` if there is no such form.
+const fn tile_bytes(dtype: DType) -> Option<usize> {
+    match dtype {
+        // All of the signs, where a stored block lacks one of eight.
+        DType::Iq3Xxs => Some(1632),
+        DType::I8
+        | DType::Q8_0
+        | DType::Q4_0
+        | DType::Q3K
+        | DType::Q4K
+        | DType::Q5K
+        | DType::Q6K
+        | DType::Iq4Xs => Some(stored_bytes(dtype, TILE_OUTPUTS * TILE_INPUTS)),
+        _ => None,
     }
 }
 
@@ -116,6 +242,8 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
+    /// A stored matrix into a packed one, of this format.
+    Pack(Format),
     /// Embedding rows, of a table stored `[vocab, width]`.
     Embed(Format),
     /// RMS norm of some rows.
@@ -126,6 +254,10 @@ pub enum Kernel {
     Attention(KvType),
     /// All spans of attention.
     Merge,
+    /// Attention of many rows of a sequence.
+    Flash(KvType),
+    /// The same by matrix instructions, with keys and values of bf16, for heads of so many elements: a multiple of 16.
+    FlashMma(usize),
     /// A product with scale and cap.
     Linear(Format, Rows),
     /// Post-norm, added to the residual stream.
@@ -138,30 +270,73 @@ pub enum Kernel {
     GateUp(Format, Rows),
     /// A product with matrices of the selected experts.
     ExpertLinear(Format, Rows),
+    /// [`Linear`](Self::Linear) for many rows.
+    LinearTiled(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs.
+    GateUpTiled(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
+    ExpertLinearTiled(Format),
+    /// Activations as bf16, for matrix instructions.
+    Narrow,
+    /// Sums of activations, for formats with minima.
+    RowSums,
+    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
+    LinearMma(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs, likewise.
+    GateUpMma(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs, likewise.
+    ExpertLinearMma(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
     Combine,
+    /// [`Residual`](Self::Residual) and [`Route`](Self::Route), and for one row [`Group`](Self::Group).
+    ResidualRoute,
+    /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
+    CombineResidual,
 }
 
 impl Kernel {
     /// Name of its file without the ending, format and size of the tile.
     fn parts(self) -> (&'static str, Option<String>, Option<Rows>) {
         match self {
+            Self::Pack(format) => ("pack", Some(format.name()), None),
             Self::Embed(format) => ("embed", Some(format.name()), None),
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
             Self::Merge => ("merge", None, None),
+            Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
+            Self::FlashMma(head_dim) => ("flash_mma", Some(head_dim.to_string()), None),
             Self::Linear(format, rows) => ("linear", Some(format.name()), Some(rows)),
             Self::Residual => ("residual", None, None),
             Self::Route => ("route", None, None),
             Self::Group => ("group", None, None),
             Self::GateUp(format, rows) => ("gate_up", Some(format.name()), Some(rows)),
             Self::ExpertLinear(format, rows) => ("expert_linear", Some(format.name()), Some(rows)),
+            Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
+            Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
+            Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
+            Self::Narrow => ("narrow", None, None),
+            Self::RowSums => ("row_sums", None, None),
+            Self::LinearMma(format) => ("linear_mma", Some(format.name()), None),
+            Self::GateUpMma(format) => ("gate_up_mma", Some(format.name()), None),
+            Self::ExpertLinearMma(format) => ("expert_linear_mma", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
+            Self::ResidualRoute => ("residual_route", None, None),
+            Self::CombineResidual => ("combine_residual", None, None),
         }
+    }
+
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files whose names end in `_mma` need the matrix
+    /// instructions that NVIDIA's have from sm_80 on.
+    #[must_use]
+    pub fn runs_on(self, architecture: &str) -> bool {
+        let (file, ..) = self.parts();
+        let number =
+            architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
+        !file.ends_with("_mma") || number.and_then(|number| number.parse().ok()) >= Some(80)
     }
 
     /// Its symbol in a compiled module: `linear_q4_k_16`.
@@ -182,16 +357,21 @@ pub enum KernelSet {
     Format(Format),
     /// Those that read none.
     Plain,
+    /// Attention by matrix instructions, for heads of so many elements.
+    FlashMma(usize),
 }
 
 impl KernelSet {
-    /// All of them.
+    /// All of them, for Grok-1's heads.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let layouts = [Layout::OutIn, Layout::InOut];
-        let formats =
-            DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| Format::new(dtype, layout)));
-        [Self::Plain].into_iter().chain(formats.flatten().map(Self::Format)).collect()
+        let pairs = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| (dtype, layout)));
+        let formats = pairs.flat_map(|(dtype, layout)| {
+            let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
+            [Format::new(dtype, layout), packed].into_iter().flatten()
+        });
+        [Self::Plain, Self::FlashMma(128)].into_iter().chain(formats.map(Self::Format)).collect()
     }
 
     /// The one that a kernel is in.
@@ -202,15 +382,28 @@ impl KernelSet {
             | Kernel::Qkv(format, _)
             | Kernel::Linear(format, _)
             | Kernel::GateUp(format, _)
-            | Kernel::ExpertLinear(format, _) => Self::Format(format),
+            | Kernel::ExpertLinear(format, _)
+            | Kernel::Pack(format)
+            | Kernel::LinearTiled(format)
+            | Kernel::GateUpTiled(format)
+            | Kernel::ExpertLinearTiled(format)
+            | Kernel::LinearMma(format)
+            | Kernel::GateUpMma(format)
+            | Kernel::ExpertLinearMma(format) => Self::Format(format),
+            Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
             Kernel::RmsNorm
             | Kernel::Attention(_)
             | Kernel::Merge
+            | Kernel::Flash(_)
             | Kernel::Residual
             | Kernel::Route
             | Kernel::Group
+            | Kernel::Narrow
+            | Kernel::RowSums
             | Kernel::Activate
-            | Kernel::Combine => Self::Plain,
+            | Kernel::Combine
+            | Kernel::ResidualRoute
+            | Kernel::CombineResidual => Self::Plain,
         }
     }
 
@@ -220,30 +413,50 @@ impl KernelSet {
         match self {
             Self::Format(format) => format.name(),
             Self::Plain => "plain".to_owned(),
+            Self::FlashMma(head_dim) => format!("mma_flash_{head_dim}"),
         }
     }
 
     /// Its kernels.
     #[must_use]
     pub fn kernels(self) -> Vec<Kernel> {
-        let Self::Format(format) = self else {
-            return vec![
+        match self {
+            Self::Format(format) => {
+                let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+                let tiled = [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled];
+                let mma = [Kernel::LinearMma, Kernel::GateUpMma, Kernel::ExpertLinearMma];
+                let mma = format.has_mma().then(|| mma.map(|kernel| kernel(format)));
+                // Only tables of rows that lie in one piece.
+                let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
+                let pack = format.packed.then_some(Kernel::Pack(format));
+                Rows::ALL
+                    .into_iter()
+                    .flat_map(|rows| products.map(|kernel| kernel(format, rows)))
+                    .chain(tiled.map(|kernel| kernel(format)))
+                    .chain(mma.into_iter().flatten())
+                    .chain(embed)
+                    .chain(pack)
+                    .collect()
+            }
+            Self::Plain => vec![
                 Kernel::RmsNorm,
                 Kernel::Attention(KvType::F32),
                 Kernel::Attention(KvType::BF16),
                 Kernel::Merge,
+                Kernel::Flash(KvType::F32),
+                Kernel::Flash(KvType::BF16),
                 Kernel::Residual,
                 Kernel::Route,
                 Kernel::Group,
+                Kernel::Narrow,
+                Kernel::RowSums,
                 Kernel::Activate,
                 Kernel::Combine,
-            ];
-        };
-        let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
-        let products = Rows::ALL.into_iter().flat_map(|rows| products.map(|kernel| kernel(format, rows)));
-        // Only tables of rows that lie in one piece.
-        let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
-        products.chain(embed).collect()
+                Kernel::ResidualRoute,
+                Kernel::CombineResidual,
+            ],
+            Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
+        }
     }
 }
 
@@ -280,27 +493,51 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("bytes.h"),
         file!("cache.h"),
         file!("combine.cu"),
+        file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
+        file!("expert_linear_mma.cu"),
+        file!("expert_linear_tiled.cu"),
         file!("experts.h"),
+        file!("flash.cu"),
+        file!("flash.h"),
+        file!("flash_mma.cu"),
+        file!("flash_page.h"),
+        file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
+        file!("gate_up_mma.cu"),
+        file!("gate_up_tiled.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
+        file!("linear_mma.cu"),
+        file!("linear_tiled.cu"),
         file!("merge.cu"),
+        file!("mma.h"),
+        file!("mma_product.h"),
+        file!("mma_weights.h"),
+        file!("narrow.cu"),
         file!("norm.h"),
         file!("numbers.h"),
+        file!("pack.cu"),
+        file!("packed.h"),
+        file!("packed_formats.h"),
+        file!("packed_product.h"),
         file!("plain.h"),
         file!("portable.h"),
         file!("product.h"),
         file!("qkv.cu"),
         file!("reduce.h"),
         file!("residual.cu"),
+        file!("residual_route.cu"),
         file!("rms_norm.cu"),
         file!("route.cu"),
+        file!("router.h"),
+        file!("row_sums.cu"),
+        file!("tiled.h"),
     ]
 }
 
@@ -343,6 +580,42 @@ pub struct Cache {
     pub head_dim: i32,
     /// How elements are stored: 1 for BF16, 0 for F32.
     pub is_bf16: i32,
+}
+
+/// `Router` in `router.h`: weights and settings.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Router {
+    /// Scale of the norm before it.
+    pub norm: Address, // f32 [width]
+    /// Its weights.
+    pub weights: Address, // f32 [experts, width]
+    /// Width of the residual stream.
+    pub width: i32,
+    /// Experts.
+    pub experts: i32,
+    /// Experts of a token.
+    pub selected: i32,
+    /// Of the norm.
+    pub epsilon: f32,
+    /// Soft cap of its scores; 0 for none.
+    pub cap: f32,
+    /// Whether gates are divided by their sum.
+    pub renormalise: i32,
+}
+
+/// `Routed` in `router.h`: what the router decides.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Routed {
+    /// Normed rows, for the experts.
+    pub input: Address, // f32 [rows, width]
+    /// Softmax over all experts.
+    pub probabilities: Address, // f32 [rows, experts]
+    /// Selected experts, best first.
+    pub selection: Address, // i32 [rows, selected]
+    /// Their weights.
+    pub gates: Address, // f32 [rows, selected]
 }
 
 /// `Groups` in `experts.h`: rows by expert.

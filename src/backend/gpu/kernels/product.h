@@ -28,6 +28,15 @@ DEVICE void scale_unit(float (&weight)[UNIT], const Matrix& matrix, int output, 
     }
 }
 
+// Weights of an output from `first` on, UNIT of them, which is a multiple of UNIT; zeros beyond its end.
+template <class F>
+struct RowUnit {
+    DEVICE void load(float (&out)[UNIT], const Matrix& matrix, int output, int first) {
+        unpack<F>(out, matrix.data + output * row_bytes<F>(matrix.inputs), first, matrix.inputs);
+        if (matrix.scales) scale_unit(out, matrix, output, first);
+    }
+};
+
 // Rows of activations, and which of them are multiplied.
 struct Rows {
     const float* x;     // [any, inputs]
@@ -43,6 +52,7 @@ DEVICE const float* row_of(const Rows& rows, int index, int inputs) {
 template <class F, int MOST>
 struct Strip {
     static const int OUTPUTS = OUT_IN_STRIP;
+    static const bool TOGETHER = false; // see `two_products`
 
     DEVICE u64 bytes(const Matrix& matrix) {
         return matrix.outputs * row_bytes<F>(matrix.inputs);
@@ -118,6 +128,7 @@ typedef InOut<i8> i8_in_out;
 template <class F, int MOST>
 struct Strip<InOut<F>, MOST> {
     static const int OUTPUTS = IN_OUT_STRIP, SLICES = THREADS * UNIT / OUTPUTS;
+    static const bool TOGETHER = false;
 
     DEVICE u64 bytes(const Matrix& matrix) {
         return matrix.inputs * row_bytes<F>(matrix.outputs);
@@ -185,4 +196,16 @@ DEVICE Rows consecutive_rows(Shared<int> source, const float* x, int first, int 
     if (threadIdx.x < most) source[threadIdx.x] = first + threadIdx.x;
     __syncthreads();
     return {x, source, min_of(rows - first, most)};
+}
+
+// Products with two matrices of as many inputs, at once where that reads activations once.
+template <class Product>
+DEVICE void two_products(Shared<float> a_sums, const Matrix& a, int a_first, Shared<float> b_sums, const Matrix& b, int b_first,
+                         const Rows& rows) {
+    if constexpr (Product::TOGETHER) {
+        Product::products(a_sums, a, a_first, b_sums, b, b_first, rows);
+    } else {
+        Product::product(a_sums, a, a_first, rows);
+        Product::product(b_sums, b, b_first, rows);
+    }
 }

@@ -1,6 +1,6 @@
 // Queries, keys and values: products, rotary embedding, and keys and values into the cache.
 #include "cache.h"
-#include "product.h"
+#include "packed_product.h"
 
 // Heads are numbered queries first, then keys, then values; a launch takes `gridDim.y` from `first_head` on, those whose matrices are
 // stored in this format.
@@ -26,8 +26,8 @@ KERNEL(NAME_ROWS(qkv),
     if (is_value) weights = values;
     const Rows tile = consecutive_rows(source, x, first_row, rows, ROWS);
     // Elements `j` and `half + j` are turned together.
-    Product::product(lower, weights, head * cache.head_dim + first, tile);
-    Product::product(upper, weights, head * cache.head_dim + half + first, tile);
+    const int output = head * cache.head_dim + first;
+    two_products<Product>(lower, weights, output, upper, weights, output + half, tile);
     __syncthreads();
     for (int i = threadIdx.x; i < tile.count * Product::OUTPUTS; i += THREADS) {
         const int o = i % Product::OUTPUTS, j = first + o, row = first_row + i / Product::OUTPUTS;

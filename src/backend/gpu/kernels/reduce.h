@@ -14,18 +14,25 @@ DEVICE float warp_sum(float value) {
     return lanes_sum<WARP>(value);
 }
 
-DEVICE float warp_max(float value) {
+template <int WIDTH>
+DEVICE float lanes_max(float value) {
 #pragma unroll
-    for (int mask = WARP / 2; mask > 0; mask /= 2) {
+    for (int mask = WIDTH / 2; mask > 0; mask /= 2) {
         const float other = shuffle_xor(value, mask);
         value = other > value ? other : value;
     }
     return value;
 }
 
-// Over the block; every thread gets the result. To be called once in a kernel: its memory is not free for a second sum.
+DEVICE float warp_max(float value) {
+    return lanes_max<WARP>(value);
+}
+
+// Over the block; every thread gets the result.
 DEVICE float block_sum(float value) {
     SHARED(float, warps, THREADS / WARP);
+    // Somebody may still read what an earlier sum left there.
+    __syncthreads();
     value = warp_sum(value);
     if (lane_index() == 0) warps[warp_index()] = value;
     __syncthreads();

@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write};
 
-use super::{IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, UNIT};
+use super::{
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, MMA_INPUTS, MMA_OUTPUTS, MMA_ROWS,
+    OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
+};
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
 
@@ -13,8 +16,18 @@ pub(super) fn constants() -> String {
         ("UNIT", UNIT),
         ("OUT_IN_STRIP", OUT_IN_STRIP),
         ("IN_OUT_STRIP", IN_OUT_STRIP),
+        ("TILE_OUTPUTS", TILE_OUTPUTS),
+        ("TILE_INPUTS", TILE_INPUTS),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
+        ("MMA_ROWS", MMA_ROWS),
+        ("MMA_OUTPUTS", MMA_OUTPUTS),
+        ("MMA_INPUTS", MMA_INPUTS),
+        ("TILED_ROWS", TILED_ROWS),
+        ("TILED_OUTPUTS", TILED_OUTPUTS),
+        ("FLASH_QUERIES", FLASH_QUERIES),
+        ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
+        ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),
     ];
     let lines = constants.map(|(name, value)| format!("#define {name} {value}\n"));
     format!("#pragma once\n{}", lines.concat())

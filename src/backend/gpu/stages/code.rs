@@ -44,9 +44,11 @@ impl<R: Runtime> Code<R> {
 
     fn module(&self, set: KernelSet) -> Result<Module<R>, GpuError> {
         let properties = self.device.properties();
+        let mut kernels = set.kernels();
+        kernels.retain(|kernel| kernel.runs_on(&properties.architecture));
         let files = files();
         let headers: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_ref())).collect();
-        let (name, text) = (format!("{}.cu", set.name()), source(properties.warp, &set.kernels()));
+        let (name, text) = (format!("{}.cu", set.name()), source(properties.warp, &kernels));
         let program = Program::new(&name, &text).headers(&headers);
         let code = compile(&**self.device.runtime(), &program, &properties.architecture, &self.options)?;
         self.device.load(code)

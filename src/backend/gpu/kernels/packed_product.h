@@ -1,0 +1,182 @@
+// Products with packed matrices: a team of lanes takes every TILE_TEAMS-th tile of TILE_OUTPUTS outputs.
+//
+// Codes are multiplied first and their sums then scaled, once for each scale: an exact weight differs from that of `src/quant` by its
+// rounding only. The order of a sum is fixed by the matrix's shape alone.
+#pragma once
+#include "packed_formats.h"
+#include "product.h"
+
+// The scales beside the matrix of both rows of a lane.
+struct BesideScales {
+    const float* rows[2]; // or null
+    int inputs;
+
+    // Of outputs `output` and, if there is one, `output + 8`.
+    DEVICE BesideScales of(const Matrix& matrix, int output) {
+        if (!matrix.scales) return {{nullptr, nullptr}, 1};
+        const int other = min_of(output + 8, matrix.outputs - 1);
+        return {{scales_of(matrix, output), scales_of(matrix, other)}, matrix.scale_inputs};
+    }
+
+    DEVICE float at(const BesideScales& scales, int h, int input) {
+        return scales.rows[h] ? scales.rows[h][input / scales.inputs] : 1.0f;
+    }
+};
+
+template <class F, int MOST>
+struct Strip<Packed<F>, MOST> {
+    typedef Packed<F> P;
+    static const int OUTPUTS = TILE_OUTPUTS;
+    // Beyond, there are not registers enough.
+    static const bool TOGETHER = MOST <= 4;
+
+    DEVICE u64 bytes(const Matrix& matrix) {
+        return packed_bytes<P>(matrix.inputs, matrix.outputs);
+    }
+
+    DEVICE void product(Shared<float> sums, const Matrix& matrix, int first, const Rows& rows) {
+        float total[1][2][MOST] = {};
+        const u8* const tiles[1] = {tiles_of<P>(matrix.data, matrix.inputs, first)};
+        const BesideScales scales[1] = {BesideScales::of(matrix, first + threadIdx.x % TILE_LANES / 4)};
+        add_tiles(total, tiles, scales, matrix.inputs, rows);
+        add_teams(sums, total[0], rows.count);
+    }
+
+    DEVICE void products(Shared<float> a_sums, const Matrix& a, int a_first, Shared<float> b_sums, const Matrix& b,
+                         int b_first, const Rows& rows) {
+        const int g = threadIdx.x % TILE_LANES / 4;
+        float total[2][2][MOST] = {};
+        const u8* const tiles[2] = {tiles_of<P>(a.data, a.inputs, a_first), tiles_of<P>(b.data, b.inputs, b_first)};
+        const BesideScales scales[2] = {BesideScales::of(a, a_first + g), BesideScales::of(b, b_first + g)};
+        add_tiles(total, tiles, scales, a.inputs, rows);
+        add_teams(a_sums, total[0], rows.count);
+        add_teams(b_sums, total[1], rows.count);
+    }
+
+    // This lane's share of the tiles that are its team's.
+    template <int COUNT>
+    DEVICE void add_tiles(float (&total)[COUNT][2][MOST], const u8* const (&tiles)[COUNT],
+                          const BesideScales (&scales)[COUNT], int inputs, const Rows& rows) {
+        const int lane = threadIdx.x % TILE_LANES;
+        for (int i = threadIdx.x / TILE_LANES; i < inputs / TILE_INPUTS; i += TILE_TEAMS) {
+            Lane<P> own[COUNT];
+            float beside[COUNT][2];
+#pragma unroll
+            for (int c = 0; c < COUNT; ++c) {
+                own[c] = Lane<P>::load(tiles[c] + (u64)i * tile_bytes<P>(), lane);
+                for (int h = 0; h < 2 && P::BESIDE; ++h) beside[c][h] = BesideScales::at(scales[c], h, i * TILE_INPUTS);
+            }
+            add_tile(total, own, beside, i * TILE_INPUTS, inputs, rows);
+        }
+    }
+
+    template <int COUNT>
+    DEVICE void add_tile(float (&total)[COUNT][2][MOST], const Lane<P> (&own)[COUNT], const float (&beside)[COUNT][2],
+                         int first, int inputs, const Rows& rows) {
+        const int t = threadIdx.x % 4;
+        float part[COUNT][2][MOST] = {}, sum[MOST] = {}; // of the steps with one scale
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+            float value[COUNT][2][4];
+#pragma unroll
+            for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                for (int h = 0; h < 2; ++h) P::values(value[c][h], own[c].words[h], step);
+            }
+            const bool last = step % P::SCALE_STEPS == P::SCALE_STEPS - 1;
+            const int index = step / P::SCALE_STEPS;
+            float scale[COUNT][2], min[COUNT][2];
+#pragma unroll
+            for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    scale[c][h] = P::BESIDE ? beside[c][h] : P::Scales::scale(own[c].scales[h], index);
+                    min[c][h] = P::Scales::min(own[c].scales[h], index);
+                }
+            }
+#pragma unroll
+            for (int r = 0; r < MOST; ++r) {
+                if (r < rows.count) {
+                    float x[4];
+                    load_four(x, row_of(rows, r, inputs) + first + step_input<P::RUN>(step, t));
+#pragma unroll
+                    for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+                            for (int k = 0; k < 4; ++k) part[c][h][r] = fmaf(value[c][h][k], x[k], part[c][h][r]);
+                        }
+                    }
+                    if (P::MINS) sum[r] += x[0] + x[1] + (x[2] + x[3]);
+                    if (last) {
+#pragma unroll
+                        for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                            for (int h = 0; h < 2; ++h) {
+                                total[c][h][r] = fmaf(scale[c][h], part[c][h][r], total[c][h][r]);
+                                if (P::MINS) total[c][h][r] = fmaf(-min[c][h], sum[r], total[c][h][r]);
+                                part[c][h][r] = 0.0f;
+                            }
+                        }
+                        sum[r] = 0.0f;
+                    }
+                }
+            }
+        }
+    }
+
+    DEVICE void load_four(float (&out)[4], const float* at) {
+        const Sixteen all = *(const Sixteen*)at;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) out[k] = float_of(all.words[k]);
+    }
+
+    DEVICE void add_teams(Shared<float> sums, const float (&total)[2][MOST], int count) {
+        SHARED(float, teams, TILE_TEAMS * TILE_OUTPUTS * MOST); // [teams, outputs, rows]
+        const int team = threadIdx.x / TILE_LANES, lane = threadIdx.x % TILE_LANES;
+        __syncthreads();
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (int r = 0; r < MOST; ++r) {
+                if (r < count) {
+                    const float four = lanes_sum<4>(total[h][r]);
+                    if (lane % 4 == 0) teams[(team * TILE_OUTPUTS + lane / 4 + 8 * h) * MOST + r] = four;
+                }
+            }
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < TILE_OUTPUTS * MOST; i += THREADS) {
+            if (i % MOST < count) {
+                float all = 0.0f;
+                for (int other = 0; other < TILE_TEAMS; ++other) all += teams[other * TILE_OUTPUTS * MOST + i];
+                sums[i] = all;
+            }
+        }
+    }
+};
+
+// Of a row: four weights each of two steps or of two lanes.
+template <class F>
+struct RowUnit<Packed<F>> {
+    typedef Packed<F> P;
+
+    DEVICE void load(float (&out)[UNIT], const Matrix& matrix, int output, int first) {
+        const u8* tiles = tiles_of<P>(matrix.data, matrix.inputs, output);
+        const int row = output % TILE_OUTPUTS, h = row / 8;
+        const float beside = BesideScales::at(BesideScales::of(matrix, output), 0, first);
+        for (int four = 0; four < UNIT; four += 4) {
+            const StepPlace at = step_place<P::RUN>((first + four) % TILE_INPUTS);
+            const u8* tile = tiles + (u64)(first / TILE_INPUTS) * tile_bytes<P>();
+            const Lane<P> own = Lane<P>::load(tile, row % 8 * 4 + at.t);
+            const int index = at.step / P::SCALE_STEPS;
+            const float scale = P::BESIDE ? beside : P::Scales::scale(own.scales[h], index);
+            float value[4];
+            P::values(value, own.words[h], at.step);
+            for (int k = 0; k < 4; ++k) {
+                const float product = scale * value[k];
+                out[four + k] = P::MINS ? product - P::Scales::min(own.scales[h], index) : product;
+            }
+        }
+    }
+};

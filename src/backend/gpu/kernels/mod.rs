@@ -61,6 +61,22 @@ pub const FLASH_MMA_QUERIES: usize = 128;
 /// Elements that a head has at most for both.
 pub const FLASH_HEAD_DIM: usize = 128;
 
+/// Positions that [`Kernel::Flash`] goes on by.
+const FLASH_STEP: usize = 32;
+
+/// Bytes of shared memory that [`Kernel::Flash`] has to be launched with.
+#[must_use]
+pub const fn flash_shared_bytes(head_dim: usize) -> usize {
+    let stride = head_dim.next_multiple_of(UNIT) + 4;
+    ((FLASH_QUERIES + FLASH_STEP) * stride + FLASH_QUERIES * (FLASH_STEP + 4)) * size_of::<f32>()
+}
+
+/// The same for [`Kernel::FlashMma`].
+#[must_use]
+pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
+    4 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
+}
+
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
 
@@ -127,6 +143,12 @@ pub struct Format {
 }
 
 impl Format {
+    /// Whether the kernels of matrix instructions take matrices with so many inputs: what stands by itself comes eight at a time.
+    #[must_use]
+    pub const fn mma_fits(self, inputs: usize) -> bool {
+        self.has_mma() && (self.packed || inputs.is_multiple_of(UNIT))
+    }
+
     /// As it is stored; `None` if there is no kernel for such matrices.
     #[must_use]
     pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
@@ -250,6 +272,8 @@ pub enum Kernel {
     RmsNorm,
     /// Queries, keys and values, with the rotary embedding, and into the cache.
     Qkv(Format, Rows),
+    /// The same of products that were made apart.
+    Rotate,
     /// Attention of a span of positions.
     Attention(KvType),
     /// All spans of attention.
@@ -304,6 +328,7 @@ impl Kernel {
             Self::Embed(format) => ("embed", Some(format.name()), None),
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
+            Self::Rotate => ("rotate", None, None),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
             Self::Merge => ("merge", None, None),
             Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
@@ -392,6 +417,7 @@ impl KernelSet {
             | Kernel::ExpertLinearMma(format) => Self::Format(format),
             Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
             Kernel::RmsNorm
+            | Kernel::Rotate
             | Kernel::Attention(_)
             | Kernel::Merge
             | Kernel::Flash(_)
@@ -440,6 +466,7 @@ impl KernelSet {
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
+                Kernel::Rotate,
                 Kernel::Attention(KvType::F32),
                 Kernel::Attention(KvType::BF16),
                 Kernel::Merge,
@@ -534,6 +561,8 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("residual.cu"),
         file!("residual_route.cu"),
         file!("rms_norm.cu"),
+        file!("rope.h"),
+        file!("rotate.cu"),
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),

@@ -184,8 +184,8 @@ impl<R: Runtime> Gpu<R> {
             Activation::Fused(products) => std::slice::from_ref(products),
             Activation::Apart(products) => products,
         };
-        let all = head_products.iter().chain(activated).chain([&output_products, &down_products]);
-        let has_mma = all.fold(true, |all, products| all && products.mma.is_some());
+        let mut all = head_products.iter().chain(activated).chain([&output_products, &down_products]);
+        let has_mma = all.all(|products| products.mma.is_some());
         let loaded = Layer {
             id: NEXT_ID.fetch_add(1, Relaxed),
             has_mma,

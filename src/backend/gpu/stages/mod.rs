@@ -36,10 +36,17 @@ const SPAN_BYTES: usize = 64 << 20;
 const MAX_GRID_ROWS: usize = u16::MAX as usize;
 
 /// How a GPU computes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     precision: Precision,
+    packs: bool,
     compile: CompileOptions,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { precision: Precision::default(), packs: true, compile: CompileOptions::default() }
+    }
 }
 
 impl GpuOptions {
@@ -56,6 +63,13 @@ impl GpuOptions {
         self
     }
 
+    /// Keeps matrices on the device as they are stored, instead of packing those that can be: for measurements and tests.
+    #[must_use]
+    pub fn as_stored(mut self) -> Self {
+        self.packs = false;
+        self
+    }
+
     /// How kernels are compiled, and where their code is kept.
     #[must_use]
     pub fn compile(mut self, compile: CompileOptions) -> Self {
@@ -68,6 +82,8 @@ impl GpuOptions {
 pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
+    /// Whether matrices are packed, where they can be.
+    packs: bool,
     rotary: Rotary,
     kernels: Kernels<R>,
     code: Code<R>,
@@ -112,8 +128,9 @@ impl<R: Runtime> Gpu<R> {
         };
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
-        let (precision, loader) = (options.precision, Mutex::default());
-        Ok(Self { config, precision, rotary, kernels, code, stream, loader, device })
+        let GpuOptions { precision, packs, .. } = options;
+        let loader = Mutex::default();
+        Ok(Self { config, precision, packs, rotary, kernels, code, stream, loader, device })
     }
 
     /// Whether products see activations rounded to bf16, as kernels are told.

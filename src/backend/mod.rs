@@ -223,7 +223,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Activations of the current batch.
     type Scratch: Send;
 
-    /// What to call it: `cpu (avx512, 2 threads)`.
+    /// What to call it: `cpu (avx512, 2 threads)`, `cuda:0 (NVIDIA H200, sm_90)`.
     fn name(&self) -> String;
 
     /// Makes one layer's weights resident. May [report](Control::report) how far it is, in units of its own.

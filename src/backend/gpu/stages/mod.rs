@@ -91,6 +91,7 @@ pub struct Gpu<R: Runtime> {
     /// While weights are loaded.
     loader: Mutex<Option<Loader<R>>>,
     device: Device<R>,
+    ordinal: usize,
 }
 
 /// The kernels that read no weights of any format.
@@ -130,7 +131,7 @@ impl<R: Runtime> Gpu<R> {
         let stream = device.stream()?;
         let GpuOptions { precision, packs, .. } = options;
         let loader = Mutex::default();
-        Ok(Self { config, precision, packs, rotary, kernels, code, stream, loader, device })
+        Ok(Self { config, precision, packs, rotary, kernels, code, stream, loader, device, ordinal })
     }
 
     /// Whether products see activations rounded to bf16, as kernels are told.
@@ -498,7 +499,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn name(&self) -> String {
         let properties = self.device.properties();
-        format!("{} ({}, {})", R::NAME, properties.name, properties.architecture)
+        format!("{}:{} ({}, {})", R::NAME, self.ordinal, properties.name, properties.architecture)
     }
 
     fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {

@@ -17,7 +17,7 @@ const TILED_ROWS: usize = 8;
 const SPAN_BYTES: usize = 64 << 20;
 
 /// Rows of blocks that a launch may have.
-const MAX_GRID_ROWS: usize = u16::MAX as usize;
+pub(super) const MAX_GRID_ROWS: usize = u16::MAX as usize;
 
 /// Who takes which rows of a batch.
 #[derive(Default)]

@@ -34,11 +34,19 @@ use crate::error::Result;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 /// How a GPU computes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     precision: Precision,
+    packs: bool,
     compile: CompileOptions,
     graphs: Option<bool>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        let (precision, compile) = (Precision::default(), CompileOptions::default());
+        Self { precision, packs: true, compile, graphs: None }
+    }
 }
 
 impl GpuOptions {
@@ -52,6 +60,13 @@ impl GpuOptions {
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// Keeps matrices on the device as they are stored, instead of packing those that can be: for measurements and tests.
+    #[must_use]
+    pub fn as_stored(mut self) -> Self {
+        self.packs = false;
         self
     }
 
@@ -76,6 +91,8 @@ pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
     graphs: bool,
+    /// Whether matrices are packed, where they can be.
+    packs: bool,
     rotary: Rotary,
     kernels: Kernels<R>,
     code: Code<R>,
@@ -97,9 +114,10 @@ impl<R: Runtime> Gpu<R> {
         let kernels = Kernels::new(&code, &config, options.precision)?;
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
-        let (precision, loader) = (options.precision, Mutex::default());
+        let GpuOptions { precision, packs, .. } = options;
+        let loader = Mutex::default();
         let graphs = options.graphs.unwrap_or(device.properties().graphs);
-        Ok(Self { config, precision, graphs, rotary, kernels, code, stream, loader, device, ordinal })
+        Ok(Self { config, precision, graphs, packs, rotary, kernels, code, stream, loader, device, ordinal })
     }
 
     /// Makes sure that angles of positions below `len` are on the device.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
-    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Rows, SPAN, TILE_OUTPUTS,
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
 };
 use half::bf16;
 
@@ -80,6 +80,7 @@ impl Paged {
             layer: LAYER as i32,
             kv_heads: self.heads.kv as i32,
             head_dim: self.heads.dim as i32,
+            is_bf16: i32::from(self.kv == KvType::BF16),
         }
     }
 
@@ -130,7 +131,7 @@ struct Projection<'a> {
 }
 
 impl Projection<'_> {
-    /// Queries of all rows, then keys and values of each; `launches` are numbers of heads.
+    /// Queries of all rows, then keys and values of each; `launches` are numbers of heads. None: by products of their own.
     fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
         let Heads { query, kv, dim } = self.heads;
         let (count, format) = (positions.len(), STAGED[self.kind].format());
@@ -158,10 +159,30 @@ impl Projection<'_> {
                     &(first as i32),
                     &(count as i32),
                     &i32::from(self.round),
-                    &i32::from(self.kv == KvType::BF16),
                 ],
             );
             first += heads;
+        }
+        if launches.is_empty() {
+            let project = |weights: Matrix, heads: usize| {
+                let out = Buffer::<f32>::new(count * heads * dim);
+                machine.launch(
+                    Kernel::Linear(format, rows),
+                    [(heads * dim).div_ceil(format.strip()), count.div_ceil(rows.count()), 1],
+                    0,
+                    &[&out, &x, &weights, &(count as i32), &1_f32, &0_f32],
+                );
+                out
+            };
+            let [q, k, v] = [project(q, query), project(k, kv), project(v, kv)];
+            let grid = [((query + 2 * kv) * dim / 2).div_ceil(THREADS), count, 1];
+            let (cache, round) = (paged.cache(), i32::from(self.round));
+            machine.launch(
+                Kernel::Rotary,
+                grid,
+                0,
+                &[&queries, &cache, &q, &k, &v, &rotary, &(query as i32), &round],
+            );
         }
         let mut out = queries.values().to_vec();
         for (row, &position) in positions.iter().enumerate() {
@@ -229,8 +250,10 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
             }
             // Formats may differ: then each of the three is a launch.
             let apart = run(2, &[heads.query, heads.kv, heads.kv]);
-            for (apart, together) in apart.iter().zip(run(2, &once)) {
+            let products = run(2, &[]);
+            for ((apart, products), together) in apart.iter().zip(&products).zip(run(2, &once)) {
                 assert_eq!(bits(apart), bits(&together));
+                assert_eq!(bits(products), bits(&together));
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::ffi::c_uint;
 use std::sync::OnceLock;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
-use grok1::{DType, KvType, Layout};
+use grok1::backend::gpu::kernels::{Format, Kernel, KernelSet, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
+use grok1::{DType, Layout};
 use half::bf16;
 
 use crate::simt::{Argument, Buffer, Module, ORDERS, WARPS};
@@ -64,21 +64,7 @@ pub(crate) const MMA_HEAD_DIMS: [usize; 3] = [16, 48, 128];
 
 /// All kernels that tests launch.
 fn all(warp: u32) -> Vec<Kernel> {
-    let mut kernels = vec![
-        Kernel::RmsNorm,
-        Kernel::Attention(KvType::F32),
-        Kernel::Attention(KvType::BF16),
-        Kernel::Merge,
-        Kernel::Flash(KvType::F32),
-        Kernel::Flash(KvType::BF16),
-        Kernel::Residual,
-        Kernel::Route,
-        Kernel::Group,
-        Kernel::Activate,
-        Kernel::Combine,
-        Kernel::Narrow,
-        Kernel::RowSums,
-    ];
+    let mut kernels = KernelSet::Plain.kernels();
     for (_, layout, format) in formats() {
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
@@ -105,9 +91,9 @@ fn all(warp: u32) -> Vec<Kernel> {
     }
     if warp == 32 {
         kernels.extend(MMA_HEAD_DIMS.map(Kernel::FlashMma));
-        kernels.extend(mma().map(|kind| Kernel::LinearMma(kind.format())));
+        kernels.extend(mma().map(|kind| Kernel::LinearTiledMma(kind.format())));
         for format in STAGED.map(Kind::format).into_iter().filter(|format| format.has_mma()) {
-            kernels.extend([Kernel::GateUpMma(format), Kernel::ExpertLinearMma(format)]);
+            kernels.extend([Kernel::GateUpTiledMma(format), Kernel::ExpertLinearTiledMma(format)]);
         }
     }
     kernels

@@ -39,7 +39,7 @@ fn linear(machine: &Machine, kind: Kind, weights: &Weights, x: &[f32]) -> Vec<f3
     let out = Buffer::<f32>::new(rows * weights.outputs);
     let narrow = Narrow::new(machine, format, x);
     machine.launch(
-        Kernel::LinearMma(format),
+        Kernel::LinearTiledMma(format),
         [rows.div_ceil(MMA_ROWS), weights.outputs.div_ceil(MMA_OUTPUTS), 1],
         format.mma_shared_bytes(),
         &[&out, &narrow.x, &narrow.sums, &weights.matrix(machine), &(rows as i32), &0.5_f32, &3_f32],
@@ -87,13 +87,13 @@ fn run(
     let arguments: [&dyn Argument; 8] =
         [&activated, &narrow.x, &narrow.sums, &gate, &up, &groups, &count, &share];
     let grid = [tiles, ffn_width.div_ceil(MMA_OUTPUTS / 2), 1];
-    machine.launch(Kernel::GateUpMma(format), grid, format.mma_shared_bytes(), &arguments);
+    machine.launch(Kernel::GateUpTiledMma(format), grid, format.mma_shared_bytes(), &arguments);
     let values: Vec<f32> = activated.values().iter().map(|x| x.to_f32()).collect();
     let narrow = Narrow::of(machine, format, activated);
     let out = Buffer::<f32>::new(pairs * width);
     let arguments: [&dyn Argument; 7] = [&out, &narrow.x, &narrow.sums, &down, &groups, &count, &1_i32];
     let grid = [tiles, width.div_ceil(MMA_OUTPUTS), 1];
-    machine.launch(Kernel::ExpertLinearMma(format), grid, format.mma_shared_bytes(), &arguments);
+    machine.launch(Kernel::ExpertLinearTiledMma(format), grid, format.mma_shared_bytes(), &arguments);
     let branch = Buffer::<f32>::new(x.len());
     machine.launch(
         Kernel::Combine,

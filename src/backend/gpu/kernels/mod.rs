@@ -171,7 +171,7 @@ impl Format {
         }
     }
 
-    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearMma`] and those beside it. Rows of elements that stand by
+    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearTiledMma`] and those beside it. Rows of elements that stand by
     /// themselves have to be whole units of eight.
     #[must_use]
     pub const fn has_mma(self) -> bool {
@@ -250,6 +250,8 @@ pub enum Kernel {
     RmsNorm,
     /// Queries, keys and values, with the rotary embedding, and into the cache.
     Qkv(Format, Rows),
+    /// The rotary embedding, and into the cache, of queries, keys and values that are products of their own.
+    Rotary,
     /// Attention of a span of positions.
     Attention(KvType),
     /// All spans of attention.
@@ -281,15 +283,19 @@ pub enum Kernel {
     /// Sums of activations, for formats with minima.
     RowSums,
     /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
-    LinearMma(Format),
+    LinearTiledMma(Format),
     /// [`GateUp`](Self::GateUp) for many pairs, likewise.
-    GateUpMma(Format),
+    GateUpTiledMma(Format),
     /// [`ExpertLinear`](Self::ExpertLinear) for many pairs, likewise.
-    ExpertLinearMma(Format),
+    ExpertLinearTiledMma(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
     Combine,
+    /// [`Residual`](Self::Residual) and [`Route`](Self::Route), and for one row [`Group`](Self::Group).
+    ResidualRoute,
+    /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
+    CombineResidual,
 }
 
 impl Kernel {
@@ -301,6 +307,7 @@ impl Kernel {
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
+            Self::Rotary => ("rotary", None, None),
             Self::Merge => ("merge", None, None),
             Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
             Self::FlashMma(head_dim) => ("flash_mma", Some(head_dim.to_string()), None),
@@ -315,12 +322,24 @@ impl Kernel {
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
             Self::Narrow => ("narrow", None, None),
             Self::RowSums => ("row_sums", None, None),
-            Self::LinearMma(format) => ("linear_mma", Some(format.name()), None),
-            Self::GateUpMma(format) => ("gate_up_mma", Some(format.name()), None),
-            Self::ExpertLinearMma(format) => ("expert_linear_mma", Some(format.name()), None),
+            Self::LinearTiledMma(format) => ("linear_tiled_mma", Some(format.name()), None),
+            Self::GateUpTiledMma(format) => ("gate_up_tiled_mma", Some(format.name()), None),
+            Self::ExpertLinearTiledMma(format) => ("expert_linear_tiled_mma", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
+            Self::ResidualRoute => ("residual_route", None, None),
+            Self::CombineResidual => ("combine_residual", None, None),
         }
+    }
+
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files whose names end in `_mma` need the matrix
+    /// instructions that NVIDIA's have from sm_80 on.
+    #[must_use]
+    pub fn runs_on(self, architecture: &str) -> bool {
+        let (file, ..) = self.parts();
+        let number =
+            architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
+        !file.ends_with("_mma") || number.and_then(|number| number.parse().ok()) >= Some(80)
     }
 
     /// Its symbol in a compiled module: `linear_q4_k_16`.
@@ -330,6 +349,127 @@ impl Kernel {
         let format = format.map(|format| format!("_{format}")).unwrap_or_default();
         let rows = rows.map(|rows| format!("_{}", rows.count())).unwrap_or_default();
         format!("{file}{format}{rows}")
+    }
+}
+
+/// Kernels that are compiled together, since who needs one needs most of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KernelSet {
+    /// Those that read weights of a format.
+    Format(Format),
+    /// Those that read none.
+    Plain,
+    /// Attention by matrix instructions, for heads of so many elements.
+    FlashMma(usize),
+    /// Products of many rows by matrix instructions, where [`Format::has_mma`].
+    TiledMma(Format),
+}
+
+impl KernelSet {
+    /// All of them, for Grok-1's heads.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let layouts = [Layout::OutIn, Layout::InOut];
+        let pairs = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| (dtype, layout)));
+        let formats = pairs.flat_map(|(dtype, layout)| {
+            let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
+            [Format::new(dtype, layout), packed].into_iter().flatten()
+        });
+        let sets = formats.flat_map(|format| {
+            let mma = format.has_mma().then_some(Self::TiledMma(format));
+            [Self::Format(format)].into_iter().chain(mma)
+        });
+        [Self::Plain, Self::FlashMma(128)].into_iter().chain(sets).collect()
+    }
+
+    /// The one that a kernel is in.
+    #[must_use]
+    pub const fn of(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Embed(format)
+            | Kernel::Qkv(format, _)
+            | Kernel::Linear(format, _)
+            | Kernel::GateUp(format, _)
+            | Kernel::ExpertLinear(format, _)
+            | Kernel::Pack(format)
+            | Kernel::LinearTiled(format)
+            | Kernel::GateUpTiled(format)
+            | Kernel::ExpertLinearTiled(format) => Self::Format(format),
+            Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
+            Kernel::LinearTiledMma(format)
+            | Kernel::GateUpTiledMma(format)
+            | Kernel::ExpertLinearTiledMma(format) => Self::TiledMma(format),
+            Kernel::RmsNorm
+            | Kernel::Attention(_)
+            | Kernel::Rotary
+            | Kernel::Merge
+            | Kernel::Flash(_)
+            | Kernel::Residual
+            | Kernel::Route
+            | Kernel::Group
+            | Kernel::Narrow
+            | Kernel::RowSums
+            | Kernel::Activate
+            | Kernel::Combine
+            | Kernel::ResidualRoute
+            | Kernel::CombineResidual => Self::Plain,
+        }
+    }
+
+    /// `plain`, or the format's name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Format(format) => format.name(),
+            Self::Plain => "plain".to_owned(),
+            Self::FlashMma(head_dim) => format!("mma_flash_{head_dim}"),
+            Self::TiledMma(format) => format!("tiled_mma_{}", format.name()),
+        }
+    }
+
+    /// Its kernels.
+    #[must_use]
+    pub fn kernels(self) -> Vec<Kernel> {
+        match self {
+            Self::Format(format) => {
+                let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+                let tiled = [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled];
+                // Only tables of rows that lie in one piece.
+                let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
+                let pack = format.packed.then_some(Kernel::Pack(format));
+                Rows::ALL
+                    .into_iter()
+                    .flat_map(|rows| products.map(|kernel| kernel(format, rows)))
+                    .chain(tiled.map(|kernel| kernel(format)))
+                    .chain(embed)
+                    .chain(pack)
+                    .collect()
+            }
+            Self::Plain => vec![
+                Kernel::RmsNorm,
+                Kernel::Attention(KvType::F32),
+                Kernel::Attention(KvType::BF16),
+                Kernel::Rotary,
+                Kernel::Merge,
+                Kernel::Flash(KvType::F32),
+                Kernel::Flash(KvType::BF16),
+                Kernel::Residual,
+                Kernel::Route,
+                Kernel::Group,
+                Kernel::Narrow,
+                Kernel::RowSums,
+                Kernel::Activate,
+                Kernel::Combine,
+                Kernel::ResidualRoute,
+                Kernel::CombineResidual,
+            ],
+            Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
+            Self::TiledMma(format) => {
+                let kernels = [Kernel::LinearTiledMma, Kernel::GateUpTiledMma, Kernel::ExpertLinearTiledMma];
+                kernels.map(|kernel| kernel(format)).into()
+            }
+        }
     }
 }
 
@@ -366,10 +506,11 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("bytes.h"),
         file!("cache.h"),
         file!("combine.cu"),
+        file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
-        file!("expert_linear_mma.cu"),
         file!("expert_linear_tiled.cu"),
+        file!("expert_linear_tiled_mma.cu"),
         file!("experts.h"),
         file!("flash.cu"),
         file!("flash.h"),
@@ -378,15 +519,15 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
-        file!("gate_up_mma.cu"),
         file!("gate_up_tiled.cu"),
+        file!("gate_up_tiled_mma.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
-        file!("linear_mma.cu"),
         file!("linear_tiled.cu"),
+        file!("linear_tiled_mma.cu"),
         file!("merge.cu"),
         file!("mma.h"),
         file!("mma_product.h"),
@@ -404,8 +545,12 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("qkv.cu"),
         file!("reduce.h"),
         file!("residual.cu"),
+        file!("residual_route.cu"),
         file!("rms_norm.cu"),
+        file!("rotary.cu"),
+        file!("rotary.h"),
         file!("route.cu"),
+        file!("router.h"),
         file!("row_sums.cu"),
         file!("tiled.h"),
     ]
@@ -448,6 +593,44 @@ pub struct Cache {
     pub kv_heads: i32,
     /// Values per head.
     pub head_dim: i32,
+    /// How elements are stored: 1 for BF16, 0 for F32.
+    pub is_bf16: i32,
+}
+
+/// `Router` in `router.h`: weights and settings.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Router {
+    /// Scale of the norm before it.
+    pub norm: Address, // f32 [width]
+    /// Its weights.
+    pub weights: Address, // f32 [experts, width]
+    /// Width of the residual stream.
+    pub width: i32,
+    /// Experts.
+    pub experts: i32,
+    /// Experts of a token.
+    pub selected: i32,
+    /// Of the norm.
+    pub epsilon: f32,
+    /// Soft cap of its scores; 0 for none.
+    pub cap: f32,
+    /// Whether gates are divided by their sum.
+    pub renormalise: i32,
+}
+
+/// `Routed` in `router.h`: what the router decides.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Routed {
+    /// Normed rows, for the experts.
+    pub input: Address, // f32 [rows, width]
+    /// Softmax over all experts.
+    pub probabilities: Address, // f32 [rows, experts]
+    /// Selected experts, best first.
+    pub selection: Address, // i32 [rows, selected]
+    /// Their weights.
+    pub gates: Address, // f32 [rows, selected]
 }
 
 /// `Groups` in `experts.h`: rows by expert.

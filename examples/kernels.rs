@@ -43,6 +43,12 @@ fn modules() -> Vec<(String, Vec<Kernel>)> {
                 kernels.push(Kernel::Pack(format));
             }
             modules.push((format.name(), kernels));
+            if let Some(mma) = format.with_mma() {
+                let of = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+                let kernels =
+                    Rows::ALL.into_iter().flat_map(|rows| of.map(|kernel| kernel(mma, rows))).collect();
+                modules.push((format!("mma_{}", format.name()), kernels));
+            }
         }
     }
     modules

@@ -109,6 +109,7 @@ pub struct Format {
     dtype: DType,
     layout: Layout,
     packed: bool,
+    mma: bool,
 }
 
 impl Format {
@@ -118,7 +119,7 @@ impl Format {
         match layout {
             // Only elements that stand by themselves.
             Layout::InOut if dtype.block() > 1 => None,
-            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false }),
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false, mma: false }),
         }
     }
 
@@ -141,6 +142,15 @@ impl Format {
         !self.packed || scale_inputs.is_multiple_of(TILE_INPUTS) || scale_inputs >= inputs
     }
 
+    /// The same matrices, multiplied by matrix instructions: for NVIDIA's devices from sm_80 on. Those of packed ones only.
+    ///
+    /// Activations have to be bf16 values, as they are where they are rounded before each product. [`Kernel::Embed`] and [`Kernel::Pack`]
+    /// are of the format without.
+    #[must_use]
+    pub const fn with_mma(self) -> Option<Self> {
+        if self.packed { Some(Self { mma: true, ..self }) } else { None }
+    }
+
     /// Whether it was packed.
     #[must_use]
     pub const fn is_packed(self) -> bool {
@@ -156,7 +166,7 @@ impl Format {
         }
     }
 
-    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
+    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`, `q4_k_packed_mma`.
     #[must_use]
     pub fn name(self) -> String {
         let layout = match self.layout {
@@ -164,7 +174,8 @@ impl Format {
             Layout::OutIn => "",
         };
         let packed = if self.packed { "_packed" } else { "" };
-        format!("{}{layout}{packed}", self.dtype)
+        let mma = if self.mma { "_mma" } else { "" };
+        format!("{}{layout}{packed}{mma}", self.dtype)
     }
 
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
@@ -280,6 +291,9 @@ pub fn source(warp: u32, kernels: &[Kernel]) -> String {
         let (file, format, rows) = kernel.parts();
         let format = format.unwrap_or_default();
         let rows = rows.map(|rows| rows.count().to_string()).unwrap_or_default();
+        if format.ends_with("_mma") {
+            out.push_str("#include \"packed_mma.h\"\n");
+        }
         // Writing to a string does not fail.
         _ = writeln!(out, "#define FORMAT {format}\n#define ROWS {rows}\n#include \"{file}.cu\"");
         out.push_str("#undef FORMAT\n#undef ROWS\n");
@@ -327,6 +341,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("pack.cu"),
         file!("packed.h"),
         file!("packed_formats.h"),
+        file!("packed_mma.h"),
         file!("packed_product.h"),
         file!("plain.h"),
         file!("portable.h"),

@@ -80,6 +80,7 @@ impl Paged {
             layer: LAYER as i32,
             kv_heads: self.heads.kv as i32,
             head_dim: self.heads.dim as i32,
+            is_bf16: i32::from(self.kv == KvType::BF16),
         }
     }
 
@@ -158,7 +159,6 @@ impl Projection<'_> {
                     &(first as i32),
                     &(count as i32),
                     &i32::from(self.round),
-                    &i32::from(self.kv == KvType::BF16),
                 ],
             );
             first += heads;
@@ -429,10 +429,8 @@ const SEQUENCES: [Range<i32>; 5] = [0..30, 100..145, 5..6, 192..193, 63..66];
 /// Checks a kernel of tiles for heads whose keys and values are of a type.
 fn check_tiles(kernel: Kernel, heads: Heads, kv: KvType, cap: f32, bound: f64) {
     let mma = matches!(kernel, Kernel::FlashMma(_));
-    let (on_machines, queries): (fn(&dyn Fn(&Machine) -> Vec<f32>) -> Vec<Vec<f32>>, _) = match mma {
-        true => (|run| mma_results(run), FLASH_MMA_QUERIES),
-        false => (|run| results(run), FLASH_QUERIES),
-    };
+    let queries = if mma { FLASH_MMA_QUERIES } else { FLASH_QUERIES };
+    let on_machines = |run: &dyn Fn(&Machine) -> Vec<f32>| if mma { mma_results(run) } else { results(run) };
     let paged = Paged::of_sequences(heads, kv, &SEQUENCES, elements(kv));
     let rows = paged.positions.values().len();
     let query = to_bf16(&random(2, rows * heads.query * heads.dim, 2.0));

@@ -1,6 +1,6 @@
 //! Kernels of the experts: rows by expert, their products, the weighted sum.
 
-use grok1::backend::gpu::kernels::{Format, Groups, Kernel, Rows, THREADS};
+use grok1::backend::gpu::kernels::{Format, Groups, Kernel, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS};
 
 use crate::machine::{Machine, STAGED, assert_close, bits, buffer, mma_results, random, results, to_bf16};
 use crate::random::Random;
@@ -90,6 +90,17 @@ struct Experts {
     round: bool,
 }
 
+/// By which kernels.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// Gate and up at once.
+    Fused,
+    /// Gate and up one after another, as they have to be where their formats differ.
+    Apart,
+    /// Those for many rows.
+    Tiled,
+}
+
 impl Experts {
     fn new(kind: usize, width: usize, ffn_width: usize) -> Self {
         let matrices = |seed, [inputs, outputs]: [usize; 2]| {
@@ -105,41 +116,52 @@ impl Experts {
     }
 
     /// Activated values of all pairs, then the weighted sums of all rows.
-    fn run(&self, machine: &Machine, x: &[f32], selection: &[i32], gates: &[f32], fused: bool) -> Vec<f32> {
+    fn run(&self, machine: &Machine, x: &[f32], selection: &[i32], gates: &[f32], way: Way) -> Vec<f32> {
         let (width, ffn_width) = (self.gate.inputs, self.gate.outputs);
         let (count, pairs) = (x.len() / width, selection.len());
         let (rows, format) = (Rows::of(count), STAGED[self.kind].format());
         let grouped = Grouped::new(machine, selection, EXPERTS);
-        let strips = |outputs: usize| [outputs.div_ceil(format.strip()), grouped.count(), 1];
         let [activated, gate, up, down] =
             [ffn_width, ffn_width, ffn_width, width].map(|width| Buffer::<f32>::new(pairs * width));
         let x = buffer(x);
         let share = SELECTED as i32;
-        if fused {
-            let (gate, up, groups) = (self.gate.matrix(machine), self.up.matrix(machine), grouped.groups());
-            machine.launch(
-                Kernel::GateUp(format, rows),
-                strips(ffn_width),
-                0,
-                &[&activated, &x, &gate, &up, &groups, &share, &i32::from(self.round)],
-            );
-        } else {
+        let (gate_up, linear, outputs) = match way {
+            Way::Tiled => (Kernel::GateUpTiled(format), Kernel::ExpertLinearTiled(format), TILED_OUTPUTS),
+            _ => (Kernel::GateUp(format, rows), Kernel::ExpertLinear(format, rows), format.strip()),
+        };
+        let most = grouped.count() as i32;
+        let grid = |outputs: usize, per_block: usize| match way {
+            Way::Tiled => [outputs.div_ceil(per_block), pairs / TILED_ROWS + grouped.count(), 1],
+            _ => [outputs.div_ceil(per_block), grouped.count(), 1],
+        };
+        let product = |out: &Buffer<f32>, x: &Buffer<f32>, weights: &Weights, share: i32| {
+            let (weights, groups) = (weights.matrix(machine), grouped.groups());
+            let mut arguments: Vec<&dyn crate::simt::Argument> = vec![out, x, &weights, &groups, &share];
+            if way == Way::Tiled {
+                arguments.insert(4, &most);
+            }
+            machine.launch(linear, grid(weights.outputs as usize, outputs), 0, &arguments);
+        };
+        if way == Way::Apart {
             for (out, weights) in [(&gate, &self.gate), (&up, &self.up)] {
-                let kernel = Kernel::ExpertLinear(format, rows);
-                let arguments: [&dyn crate::simt::Argument; 5] =
-                    [out, &x, &weights.matrix(machine), &grouped.groups(), &share];
-                machine.launch(kernel, strips(ffn_width), 0, &arguments);
+                product(out, &x, weights, share);
             }
             let count = pairs * ffn_width;
             let grid = [count.div_ceil(THREADS), 1, 1];
             machine.launch(Kernel::Activate, grid, 0, &[&activated, &gate, &up, &(count as i32), &0_i32]);
+        } else {
+            let (gate, up, groups) = (self.gate.matrix(machine), self.up.matrix(machine), grouped.groups());
+            let round = i32::from(self.round);
+            let mut arguments: Vec<&dyn crate::simt::Argument> =
+                vec![&activated, &x, &gate, &up, &groups, &share, &round];
+            let mut per_block = outputs;
+            if way == Way::Tiled {
+                arguments.insert(5, &most);
+                per_block = outputs / 2;
+            }
+            machine.launch(gate_up, grid(ffn_width, per_block), 0, &arguments);
         }
-        machine.launch(
-            Kernel::ExpertLinear(format, rows),
-            strips(width),
-            0,
-            &[&down, &activated, &self.down.matrix(machine), &grouped.groups(), &1_i32],
-        );
+        product(&down, &activated, &self.down, 1);
         let branch = Buffer::<f32>::new(count * width);
         machine.launch(
             Kernel::Combine,
@@ -182,32 +204,61 @@ fn experts_conform_and_do_not_depend_on_the_batch() {
         let rows = 43;
         let (x, selection) = (random(4, rows * width, 1.0), selection(rows, EXPERTS, SELECTED));
         let gates: Vec<f32> = random(5, selection.len(), 0.5).iter().map(|x| x.abs() + 0.1).collect();
-        let run = |count: usize, fused| {
+        let run = |count: usize, way| {
             let pairs = count * SELECTED;
             results(|machine| {
-                experts.run(machine, &x[..count * width], &selection[..pairs], &gates[..pairs], fused)
+                experts.run(machine, &x[..count * width], &selection[..pairs], &gates[..pairs], way)
             })
         };
-        let all = run(rows, true);
+        let all = run(rows, Way::Fused);
         assert_close("experts", &all, &experts.expected(&x, &selection, &gates), 1e-5);
         for count in [1, 2, 5, 16] {
-            for (some, all) in run(count, true).iter().zip(&all) {
+            for (some, all) in run(count, Way::Fused).iter().zip(&all) {
                 let (activated, branch) = (count * SELECTED * ffn_width, rows * SELECTED * ffn_width);
                 let expected = [&all[..activated], &all[branch..][..count * width]].concat();
                 assert_eq!(bits(some), bits(&expected), "{count} rows of kind {kind}");
             }
         }
         // Where gate and up differ in format they are products of their own.
-        for (apart, together) in run(2, false).iter().zip(run(2, true)) {
+        for (apart, together) in run(2, Way::Apart).iter().zip(run(2, Way::Fused)) {
             assert_eq!(bits(apart), bits(&together));
         }
-        let exact = run(2, true);
+        let exact = run(2, Way::Fused);
         experts.round = true;
         let (x, selection, gates) = (&x[..2 * width], &selection[..2 * SELECTED], &gates[..2 * SELECTED]);
-        let rounded = results(|machine| experts.run(machine, x, selection, gates, true));
+        let rounded = results(|machine| experts.run(machine, x, selection, gates, Way::Fused));
         for (rounded, exact) in rounded.iter().zip(&exact) {
             let activated = 2 * SELECTED * ffn_width;
             assert_eq!(bits(&rounded[..activated]), bits(&to_bf16(&exact[..activated])));
+        }
+    }
+}
+
+/// Width and that of hidden values for each of [`STAGED`].
+const TILED_WIDTHS: [[usize; 2]; 5] = [[256, 256], [70, 75], [96, 141], [256, 256], [512, 512]];
+
+#[test]
+fn experts_of_many_rows_conform_and_do_not_depend_on_the_batch() {
+    for (kind, [width, ffn_width]) in TILED_WIDTHS.into_iter().enumerate() {
+        let mut experts = Experts::new(kind, width, ffn_width);
+        // One expert gets two tiles, another none.
+        let rows = 90;
+        let selection: Vec<i32> =
+            (0..rows as i32).flat_map(|row| [2, row * row % 4 + row * row % 4 / 2]).collect();
+        let x = random(4, rows * width, 1.0);
+        let gates = vec![0.5; selection.len()];
+        let run = |experts: &Experts, rows: usize| {
+            let pairs = rows * SELECTED;
+            results(|machine| {
+                experts.run(machine, &x[..rows * width], &selection[..pairs], &gates[..pairs], Way::Tiled)
+            })
+        };
+        let all = run(&experts, rows);
+        assert_close("experts", &all, &experts.expected(&x, &selection, &gates), 2e-5);
+        experts.round = true;
+        for (some, all) in run(&experts, 3).iter().zip(&all) {
+            let activated = 3 * SELECTED * ffn_width;
+            assert_eq!(bits(&some[..activated]), bits(&to_bf16(&all[..activated])));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Every format of weights: how it is unpacked, to the bit, and its products.
 
-use grok1::backend::gpu::kernels::{Kernel, Rows};
+use grok1::backend::gpu::kernels::{Kernel, Rows, TILED_OUTPUTS, TILED_ROWS};
 use grok1::{DType, Layout};
 
 use crate::machine::{Kind, Machine, assert_close, bits, buffer, formats, random};
@@ -62,6 +62,31 @@ fn products_with_every_format_conform() {
                 })
                 .collect();
             assert_close(&format!("{dtype} {layout:?}, {inputs} inputs"), &results, &expected, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn products_of_many_rows_with_every_format_conform() {
+    let (rows, outputs) = (TILED_ROWS + 9, TILED_OUTPUTS + 37);
+    for (dtype, layout, format) in formats() {
+        let inputs = inputs(dtype);
+        let weights = Weights::new(2, Kind::stored(dtype, layout), [inputs, outputs], 1, [100, 3]);
+        let x = random(3, rows * inputs, 1.0);
+        let run = |machine: &Machine, rows: usize| {
+            let out = Buffer::<f32>::new(rows * outputs);
+            let arguments: [&dyn crate::simt::Argument; 6] =
+                [&out, &buffer(&x), &weights.matrix(machine), &(rows as i32), &0.5_f32, &3_f32];
+            let grid = [outputs.div_ceil(TILED_OUTPUTS), rows.div_ceil(TILED_ROWS), 1];
+            machine.launch(Kernel::LinearTiled(format), grid, 0, &arguments);
+            out.values().to_vec()
+        };
+        let expected: Vec<f64> = x.chunks(inputs).flat_map(|x| weights.product(0, x)).collect();
+        let expected: Vec<f64> = expected.into_iter().map(|x| 3.0 * (x * 0.5 / 3.0).tanh()).collect();
+        let found: Vec<_> = Machine::both().map(|machine| run(&machine, rows)).collect();
+        assert_close(&format!("{dtype} {layout:?}"), &found, &expected, 5e-6);
+        for (machine, found) in Machine::both().zip(&found) {
+            assert_eq!(bits(&run(&machine, 1)), bits(&found[..outputs]), "one row, {dtype} {layout:?}");
         }
     }
 }

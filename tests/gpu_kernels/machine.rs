@@ -3,8 +3,8 @@
 use std::ffi::c_uint;
 use std::sync::OnceLock;
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
-use grok1::{DType, KvType, Layout};
+use grok1::backend::gpu::kernels::{Format, Kernel, KernelSet, Rows, TILE_INPUTS, TILE_OUTPUTS, source};
+use grok1::{DType, Layout};
 use half::bf16;
 
 use crate::simt::{Argument, Buffer, Module, ORDERS, WARPS};
@@ -59,24 +59,12 @@ pub(crate) const MMA_HEAD_DIMS: [usize; 3] = [16, 48, 128];
 
 /// All kernels that tests launch.
 fn all(warp: u32) -> Vec<Kernel> {
-    let mut kernels = vec![
-        Kernel::RmsNorm,
-        Kernel::Attention(KvType::F32),
-        Kernel::Attention(KvType::BF16),
-        Kernel::Merge,
-        Kernel::Flash(KvType::F32),
-        Kernel::Flash(KvType::BF16),
-        Kernel::Residual,
-        Kernel::Route,
-        Kernel::Group,
-        Kernel::Activate,
-        Kernel::Combine,
-    ];
+    let mut kernels = KernelSet::Plain.kernels();
     for (_, layout, format) in formats() {
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
         }
-        kernels.push(Kernel::Linear(format, Rows::Four));
+        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
     for kind in packed() {
         let format = kind.format();
@@ -84,6 +72,7 @@ fn all(warp: u32) -> Vec<Kernel> {
     }
     for kind in STAGED {
         let format = kind.format();
+        kernels.extend([Kernel::GateUpTiled(format), Kernel::ExpertLinearTiled(format)]);
         for rows in Rows::ALL {
             kernels.extend([
                 Kernel::Qkv(format, rows),

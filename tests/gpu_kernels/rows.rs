@@ -1,6 +1,6 @@
 //! Kernels that see rows of the residual stream: norms, products, the router.
 
-use grok1::backend::gpu::kernels::{Kernel, Rows};
+use grok1::backend::gpu::kernels::{self, Kernel, Routed, Rows, THREADS};
 
 use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
 use crate::simt::Buffer;
@@ -134,33 +134,39 @@ struct Router {
 }
 
 impl Router {
+    fn parameter(&self, scale: &Buffer<f32>, weights: &Buffer<f32>) -> kernels::Router {
+        let [width, experts, selected] = [self.width, self.experts, self.selected].map(|size| size as i32);
+        kernels::Router {
+            norm: scale.address(),
+            weights: weights.address(),
+            width,
+            experts,
+            selected,
+            epsilon: EPSILON,
+            cap: self.cap,
+            renormalise: i32::from(self.renormalise),
+        }
+    }
+
     /// Normed rows, probabilities, selection, gates.
     fn run(&self, machine: &Machine, hidden: &[f32], scale: &[f32], router: &[f32]) -> Vec<f32> {
         let rows = hidden.len() / self.width;
         let [normed, probabilities, gates] =
             [self.width, self.experts, self.selected].map(|width| Buffer::<f32>::new(rows * width));
         let selection = Buffer::<i32>::new(rows * self.selected);
-        let [width, experts, selected] = [self.width, self.experts, self.selected].map(|size| size as i32);
+        let (scale, weights) = (buffer(scale), buffer(router));
+        let out = Routed {
+            input: normed.address(),
+            probabilities: probabilities.address(),
+            selection: selection.address(),
+            gates: gates.address(),
+        };
+        let router = self.parameter(&scale, &weights);
         machine.launch(
             Kernel::Route,
             [rows, 1, 1],
             self.experts * size_of::<f32>(),
-            &[
-                &normed,
-                &probabilities,
-                &selection,
-                &gates,
-                &buffer(hidden),
-                &buffer(scale),
-                &buffer(router),
-                &width,
-                &experts,
-                &selected,
-                &EPSILON,
-                &self.cap,
-                &i32::from(self.renormalise),
-                &i32::from(self.round),
-            ],
+            &[&out, &buffer(hidden), &router, &i32::from(self.round)],
         );
         let selection: Vec<f32> = selection.values().iter().map(|&expert| expert as f32).collect();
         [normed.values(), probabilities.values(), &selection, gates.values()].concat()
@@ -226,5 +232,101 @@ fn of_equal_experts_the_lower_one_comes_first() {
     let weights = random(3, router.width, 0.1).repeat(router.experts);
     for found in results(|machine| router.run(machine, &hidden, &[1.0; 40], &weights)) {
         assert_eq!(found[46..49], [0.0, 1.0, 2.0]);
+    }
+}
+
+#[test]
+fn what_is_done_in_one_launch_has_the_bits_of_its_parts() {
+    let (width, experts, selected) = (300, 8, 2);
+    for rows in [1, 3] {
+        let [hidden, branch] = [1, 2].map(|seed| random(seed, rows * width, 2.0));
+        let [scale, next] = [3, 4].map(|seed| random(seed, width, 1.0));
+        let weights = random(5, experts * width, 0.1);
+        let router = Router { width, experts, selected, cap: 0.0, renormalise: false, round: true };
+        let (rows_grid, width_i32) = ([rows, 1, 1], width as i32);
+        let residual = |machine: &Machine, hidden: &Buffer<f32>, branch: &Buffer<f32>| {
+            let arguments: [&dyn crate::simt::Argument; 5] =
+                [hidden, branch, &buffer(&scale), &width_i32, &EPSILON];
+            machine.launch(Kernel::Residual, rows_grid, 0, &arguments);
+        };
+
+        let apart = results(|machine| {
+            let sum = buffer(&hidden);
+            residual(machine, &sum, &buffer(&branch));
+            let routed = router.run(machine, sum.values(), &next, &weights);
+            [sum.values(), &routed].concat()
+        });
+        let together = results(|machine| {
+            let (sum, scale, norm, weights) =
+                (buffer(&hidden), buffer(&scale), buffer(&next), buffer(&weights));
+            let [normed, probabilities, gates] =
+                [width, experts, selected].map(|width| Buffer::<f32>::new(rows * width));
+            let [selection, group_experts, starts, pairs] =
+                [rows * selected, selected, selected + 1, selected].map(Buffer::<i32>::new);
+            let out = Routed {
+                input: normed.address(),
+                probabilities: probabilities.address(),
+                selection: selection.address(),
+                gates: gates.address(),
+            };
+            let arguments: [&dyn crate::simt::Argument; 9] = [
+                &sum,
+                &buffer(&branch),
+                &scale,
+                &out,
+                &router.parameter(&norm, &weights),
+                &group_experts,
+                &starts,
+                &pairs,
+                &1_i32,
+            ];
+            machine.launch(Kernel::ResidualRoute, rows_grid, experts * size_of::<f32>(), &arguments);
+            if rows == 1 {
+                assert_eq!(group_experts.values(), selection.values());
+                assert_eq!((starts.values(), pairs.values()), (&[0, 1, 2][..], &[0, 1][..]));
+            }
+            let selection: Vec<f32> = selection.values().iter().map(|&expert| expert as f32).collect();
+            [sum.values(), normed.values(), probabilities.values(), &selection, gates.values()].concat()
+        });
+        for (apart, together) in apart.iter().zip(&together) {
+            assert_eq!(bits(apart), bits(together), "residual and route of {rows} rows");
+        }
+
+        let (down, gates) = (random(6, rows * selected * width, 1.0), random(7, rows * selected, 1.0));
+        let apart = results(|machine| {
+            let (sum, branch, normed) =
+                (buffer(&hidden), Buffer::<f32>::new(rows * width), Buffer::<f32>::new(rows * width));
+            let grid = [width.div_ceil(THREADS), rows, 1];
+            let arguments: [&dyn crate::simt::Argument; 5] =
+                [&branch, &buffer(&down), &buffer(&gates), &width_i32, &(selected as i32)];
+            machine.launch(Kernel::Combine, grid, 0, &arguments);
+            residual(machine, &sum, &branch);
+            let arguments: [&dyn crate::simt::Argument; 7] =
+                [&normed, &sum, &0_u64, &buffer(&next), &width_i32, &EPSILON, &1_i32];
+            machine.launch(Kernel::RmsNorm, rows_grid, 0, &arguments);
+            [sum.values(), branch.values(), normed.values()].concat()
+        });
+        let together = results(|machine| {
+            let (sum, branch, normed) =
+                (buffer(&hidden), Buffer::<f32>::new(rows * width), Buffer::<f32>::new(rows * width));
+            let arguments: [&dyn crate::simt::Argument; 11] = [
+                &sum,
+                &branch,
+                &normed,
+                &buffer(&down),
+                &buffer(&gates),
+                &buffer(&scale),
+                &buffer(&next),
+                &width_i32,
+                &(selected as i32),
+                &EPSILON,
+                &1_i32,
+            ];
+            machine.launch(Kernel::CombineResidual, rows_grid, 0, &arguments);
+            [sum.values(), branch.values(), normed.values()].concat()
+        });
+        for (apart, together) in apart.iter().zip(&together) {
+            assert_eq!(bits(apart), bits(together), "combine, residual and norm of {rows} rows");
+        }
     }
 }

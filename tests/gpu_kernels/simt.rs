@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::{fs, ptr, slice};
 
-use grok1::backend::gpu::kernels::{self, Cache, Groups, Matrix, THREADS};
+use grok1::backend::gpu::kernels::{self, Cache, Groups, Matrix, Routed, THREADS};
 
 /// Warps of NVIDIA's and AMD's gaming cards, and of AMD's and Hygon's others.
 pub(crate) const WARPS: [u32; 2] = [32, 64];
@@ -153,6 +153,8 @@ impl Argument for u64 {}
 impl Argument for Matrix {}
 impl Argument for Cache {}
 impl Argument for Groups {}
+impl Argument for Routed {}
+impl Argument for kernels::Router {}
 
 /// Memory that a kernel sees, with a page after its end that cannot be touched.
 pub(crate) struct Buffer<T> {

@@ -2,7 +2,8 @@
 
 use grok1::backend::gpu::{self, Runtime};
 
-use crate::stand_in::{RUNTIMES, StandIns, again, open, stderr};
+use crate::device::open;
+use crate::stand_in::{RUNTIMES, StandIns, again, stderr};
 
 #[test]
 fn a_device_says_what_it_is() {

@@ -9,7 +9,8 @@ use std::slice;
 
 use grok1::backend::gpu::{CompileOptions, GpuError, Program, Runtime, compile};
 
-use crate::stand_in::{RUNTIMES, Scratch, StandIns, again, runtime, stderr};
+use crate::device::Scratch;
+use crate::stand_in::{RUNTIMES, StandIns, again, runtime, stderr};
 
 /// Loads, opens and compiles, and prints what comes of it.
 #[test]
@@ -20,7 +21,8 @@ fn try_everything() {
         let name = &device.properties().architecture;
         compile(&*runtime, &Program::new("empty.cu", ""), name, &CompileOptions::new().no_cache())?;
         let (stream, buffer) = (device.stream()?, device.allocate(10, "a test")?);
-        stream.capture(|| stream.fill(&buffer, 0, 10, 1)).map(|_| ())
+        stream.capture(|| stream.fill(&buffer, 0, 10, 1))?;
+        stream.synchronize()
     }
 
     fn ordinal() -> usize {
@@ -173,6 +175,18 @@ fn no_device_and_no_such_device_are_told_apart() {
         assert_eq!(text, format!("the {runtime} driver finds no device"));
         let text = with(runtime, &[("ORDINAL", "3")]).unwrap();
         assert_eq!(text, format!("no device {runtime}:3: there are 1"));
+    }
+}
+
+#[test]
+fn a_status_that_no_header_has_is_told_by_its_number() {
+    for runtime in RUNTIMES {
+        let Some(text) = with(runtime, &[("STANDIN_STATUS", "9999")]) else { return };
+        let expected = match *runtime {
+            "cuda" => "cuStreamSynchronize: unknown status (9999)",
+            _ => "hipStreamSynchronize: hipErrorUnknown (9999)",
+        };
+        assert_eq!(text, expected);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use grok1::backend::gpu::{Buffer, Device, DevicePointer, GpuError, Launch, Parameter, Runtime, Stream};
 
-use crate::stand_in::{THREADS, kernels, open};
+use crate::device::{THREADS, kernels, open};
 
 /// Numbers on the device.
 fn upload<R: Runtime>(device: &Device<R>, stream: &Stream<R>, values: &[f32]) -> Buffer<R> {

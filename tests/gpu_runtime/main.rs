@@ -6,9 +6,11 @@
 #![cfg(all(target_os = "linux", any(feature = "cuda", feature = "hip")))]
 
 #[macro_use]
+#[path = "../support/stand_in.rs"]
 mod stand_in;
 
 mod compiling;
+mod device;
 mod devices;
 mod drivers;
 mod launches;

@@ -5,7 +5,7 @@ use std::thread;
 
 use grok1::backend::gpu::{Device, GpuError, Runtime};
 
-use crate::stand_in::open;
+use crate::device::open;
 
 /// Bytes that differ.
 fn bytes(count: usize) -> Vec<u8> {

@@ -2,7 +2,8 @@
 
 use grok1::backend::gpu::{DevicePointer, GpuError, Launch, Runtime};
 
-use crate::stand_in::{THREADS, is_caught, kernels, open, runtime};
+use crate::device::{THREADS, kernels, open};
+use crate::stand_in::{is_caught, runtime};
 
 /// Makes the mistake in a process of its own, which has to end with these words.
 macro_rules! caught {

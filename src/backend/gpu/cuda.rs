@@ -1,21 +1,20 @@
 //! NVIDIA's driver, through cudarc. Uses `runtime`, `library` and `compiler`.
 //!
-//! cudarc resolves each function when it is first called and panics where there is no driver, or one without it. [`Cuda::load`]
-//! therefore looks for all that is called here before cudarc is asked for anything; then what is left of cudarc are errors. Its
-//! `result` layer is used rather than the `safe` one, whose buffers record events of their own and so cannot be captured in graphs.
+//! cudarc finds and loads it, and its declarations are what ours are checked against. The calls are our own: cudarc's give their
+//! status as an enum, and a status that a newer driver has and the enum has not would be undefined behaviour; cudarc also panics
+//! where a function is missing.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::{fmt, ptr};
 
-use cudarc::driver::result::{self, DriverError as Refused};
 use cudarc::driver::sys::{
-    self, CUctx_st, CUdevice_attribute as Attribute, CUevent_flags, CUevent_st, CUevent_wait_flags,
-    CUfunc_st, CUfunction_attribute, CUgraphExec_st, CUgraphInstantiate_flags, CUmod_st, CUstream_st,
-    CUstreamCaptureMode,
+    self, CUcontext, CUctx_st, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUevent,
+    CUevent_flags, CUevent_st, CUfunc_st, CUfunction, CUfunction_attribute, CUgraph, CUgraphExec,
+    CUgraphExec_st, CUmod_st, CUmodule, CUstream, CUstream_flags, CUstream_st, CUstreamCaptureMode,
 };
 
 use super::compiler::Dialect;
-use super::library::{self, Library, Wanted};
+use super::library::{Library, Wanted, functions};
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
 };
@@ -36,46 +35,69 @@ const WANTED_NVRTC: Wanted = Wanted {
 /// From here on, every function below is there, and code of an NVRTC of the same major version loads.
 const OLDEST: Version = Version::new(12, 0);
 
-/// Every function that cudarc is asked for here.
-const NEEDED: &[&CStr] = &[
-    c"cuCtxGetCurrent",
-    c"cuCtxSetCurrent",
-    c"cuCtxSynchronize",
-    c"cuDeviceGet",
-    c"cuDeviceGetAttribute",
-    c"cuDeviceGetName",
-    c"cuDevicePrimaryCtxRelease_v2",
-    c"cuDevicePrimaryCtxRetain",
-    c"cuDeviceTotalMem_v2",
-    c"cuEventCreate",
-    c"cuEventDestroy_v2",
-    c"cuEventRecord",
-    c"cuEventSynchronize",
-    c"cuFuncSetAttribute",
-    c"cuGraphDestroy",
-    c"cuGraphExecDestroy",
-    c"cuGraphInstantiateWithFlags",
-    c"cuGraphLaunch",
-    c"cuLaunchKernel",
-    c"cuMemAlloc_v2",
-    c"cuMemFreeHost",
-    c"cuMemFree_v2",
-    c"cuMemGetInfo_v2",
-    c"cuMemHostAlloc",
-    c"cuMemcpyDtoDAsync_v2",
-    c"cuMemcpyDtoHAsync_v2",
-    c"cuMemcpyHtoDAsync_v2",
-    c"cuMemsetD8Async",
-    c"cuModuleGetFunction",
-    c"cuModuleLoadData",
-    c"cuModuleUnload",
-    c"cuStreamBeginCapture_v2",
-    c"cuStreamCreate",
-    c"cuStreamDestroy_v2",
-    c"cuStreamEndCapture",
-    c"cuStreamSynchronize",
-    c"cuStreamWaitEvent",
-];
+/// Compares a declaration with cudarc's, which differs in the type of the status.
+macro_rules! check {
+    // Of CUDA 13 it has only the successor, with the same arguments, which drivers before 12.8 do not have.
+    (cuEventElapsedTime($($argument:ty),*)) => {
+        check! { cuEventElapsedTime_v2($($argument),*) }
+    };
+    ($symbol:ident($($argument:ty),*)) => {
+        const _: unsafe fn($($argument),*) -> sys::CUresult = sys::$symbol;
+    };
+}
+
+functions! { check!
+    struct Table {
+        cuInit(c_uint);
+        cuDeviceGetCount(*mut c_int);
+        cuDeviceGet(*mut CUdevice, c_int);
+        cuDeviceGetName(*mut c_char, c_int, CUdevice);
+        cuDeviceTotalMem_v2(*mut usize, CUdevice);
+        cuDeviceGetAttribute(*mut c_int, Attribute, CUdevice);
+        cuDevicePrimaryCtxRetain(*mut CUcontext, CUdevice);
+        cuDevicePrimaryCtxRelease_v2(CUdevice);
+        cuCtxGetCurrent(*mut CUcontext);
+        cuCtxSetCurrent(CUcontext);
+        cuCtxSynchronize();
+        cuMemGetInfo_v2(*mut usize, *mut usize);
+        cuMemAlloc_v2(*mut CUdeviceptr, usize);
+        cuMemFree_v2(CUdeviceptr);
+        cuMemHostAlloc(*mut *mut c_void, usize, c_uint);
+        cuMemFreeHost(*mut c_void);
+        cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
+        cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
+        cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
+        cuMemsetD8Async(CUdeviceptr, u8, usize, CUstream);
+        cuModuleLoadData(*mut CUmodule, *const c_void);
+        cuModuleUnload(CUmodule);
+        cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+        cuFuncSetAttribute(CUfunction, CUfunction_attribute, c_int);
+        cuLaunchKernel(
+            CUfunction,
+            c_uint, c_uint, c_uint, // grid
+            c_uint, c_uint, c_uint, // block
+            c_uint,
+            CUstream,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        );
+        cuStreamCreate(*mut CUstream, c_uint);
+        cuStreamDestroy_v2(CUstream);
+        cuStreamSynchronize(CUstream);
+        cuStreamWaitEvent(CUstream, CUevent, c_uint);
+        cuEventCreate(*mut CUevent, c_uint);
+        cuEventDestroy_v2(CUevent);
+        cuEventRecord(CUevent, CUstream);
+        cuEventSynchronize(CUevent);
+        cuEventElapsedTime(*mut f32, CUevent, CUevent);
+        cuStreamBeginCapture_v2(CUstream, CUstreamCaptureMode);
+        cuStreamEndCapture(CUstream, *mut CUgraph);
+        cuGraphInstantiateWithFlags(*mut CUgraphExec, CUgraph, c_ulonglong);
+        cuGraphLaunch(CUgraphExec, CUstream);
+        cuGraphExecDestroy(CUgraphExec);
+        cuGraphDestroy(CUgraph);
+    }
+}
 
 /// Statuses of `cuInit` without a device.
 const NO_DEVICE: c_int = 100;
@@ -84,59 +106,51 @@ const NO_DEVICE: c_int = 100;
 const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
 /// The driver.
-#[derive(Debug)]
 pub struct Cuda {
+    table: Table,
+    error_name: ErrorName,
     version: Version,
     devices: usize,
-    own: Own,
 }
 
-/// Functions that cudarc does not call the way they are needed.
-#[derive(Debug)]
-struct Own {
-    error_name: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int,
-    /// cudarc calls its successor, which drivers before 12.8 do not have.
-    elapsed: unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> c_int,
+type ErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cuda").field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
-impl Own {
-    fn name(&self, code: c_int) -> String {
-        let mut name = ptr::null();
-        // SAFETY: writes one address: of a text that is never freed, or null.
-        let status = unsafe { (self.error_name)(code, &raw mut name) };
-        if status != 0 || name.is_null() {
-            return "unknown status".to_owned();
-        }
-        // SAFETY: as above.
-        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+/// An error unless a call went well.
+fn check(error_name: ErrorName, call: &'static str, code: c_int) -> Result<(), DriverError> {
+    if code == 0 {
+        return Ok(());
     }
+    let mut name = ptr::null();
+    // SAFETY: writes one address: of a text that is never freed, or null.
+    let status = unsafe { error_name(code, &raw mut name) };
+    if status != 0 || name.is_null() {
+        return Err(DriverError::new(call, code, "unknown status"));
+    }
+    // SAFETY: as above.
+    Err(DriverError::new(call, code, unsafe { CStr::from_ptr(name) }.to_string_lossy()))
+}
 
-    fn check(&self, call: &'static str, code: c_int) -> Result<(), DriverError> {
-        if code == 0 { Ok(()) } else { Err(DriverError::new(call, code, self.name(code))) }
-    }
+/// Calls a function of the table. Its handles, addresses and lengths are those that [`Runtime`]'s caller vouches for; all else are
+/// numbers and places for results.
+macro_rules! call {
+    ($cuda:ident, $function:ident($($argument:expr),* $(,)?)) => {
+        // SAFETY: as said above.
+        check($cuda.error_name, stringify!($function), unsafe { ($cuda.table.$function)($($argument),*) })
+    };
 }
 
 impl Cuda {
-    /// A status as an error that tells its call.
-    fn check<T>(&self, call: &'static str, result: Result<T, Refused>) -> Result<T, DriverError> {
-        result.map_err(|Refused(status)| {
-            let code = status as c_int;
-            DriverError::new(call, code, self.own.name(code))
-        })
+    fn device(&self, ordinal: usize) -> Result<CUdevice, DriverError> {
+        let mut device = 0;
+        call!(self, cuDeviceGet(&raw mut device, c_int::try_from(ordinal).unwrap_or(c_int::MAX)))?;
+        Ok(device)
     }
-
-    fn device(&self, ordinal: usize) -> Result<sys::CUdevice, DriverError> {
-        let ordinal = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
-        self.check("cuDeviceGet", result::device::get(ordinal))
-    }
-}
-
-/// Calls one of cudarc's functions. Its handles, addresses and lengths are those that [`Runtime`]'s caller vouches for.
-macro_rules! call {
-    ($cuda:ident, $call:literal, $function:expr) => {
-        // SAFETY: as said above.
-        $cuda.check($call, unsafe { $function })
-    };
 }
 
 impl Runtime for Cuda {
@@ -144,7 +158,7 @@ impl Runtime for Cuda {
     const COMPILER_OPTIONS: &'static [&'static str] = &["-std=c++17", "--fmad=false"];
 
     /// The device, which is what the primary context is given back by, and the context.
-    type Context = (sys::CUdevice, Handle<CUctx_st>);
+    type Context = (CUdevice, Handle<CUctx_st>);
     type Stream = Handle<CUstream_st>;
     type Event = Handle<CUevent_st>;
     type Module = Handle<CUmod_st>;
@@ -154,50 +168,41 @@ impl Runtime for Cuda {
     fn load() -> Result<Self, GpuError> {
         // SAFETY: the driver's library.
         let found = unsafe { Library::open(WANTED_DRIVER, &[DRIVER]) }?;
-        // cudarc looks again, and under more names: the library of the first that it finds is what it will call.
+        // cudarc looks again, and under more names: the library of the first that it finds is the one to call.
         // SAFETY: as above.
         if !unsafe { sys::is_culib_present() } {
             let Wanted { what, folders, install } = WANTED_DRIVER;
             return Err(GpuError::NoLibrary { what, tried: vec![DRIVER.to_owned()], folders, install });
         }
         // SAFETY: as above; it is there, so that this does not panic.
-        let driver = unsafe { sys::culib() };
-        // SAFETY: the types are those of `cuda.h`; cudarc never unloads the library.
-        let (version, init, count, own) = unsafe {
-            let version: unsafe extern "C" fn(*mut c_int) -> c_int =
-                library::function(driver, found.name(), c"cuDriverGetVersion")?;
-            let init: unsafe extern "C" fn(u32) -> c_int =
-                library::function(driver, found.name(), c"cuInit")?;
-            let count: unsafe extern "C" fn(*mut c_int) -> c_int =
-                library::function(driver, found.name(), c"cuDeviceGetCount")?;
-            let error_name = library::function(driver, found.name(), c"cuGetErrorName")?;
-            let elapsed = library::function(driver, found.name(), c"cuEventElapsedTime")?;
-            (version, init, count, Own { error_name, elapsed })
-        };
-        let mut number = 0;
+        let library = Library::of(unsafe { sys::culib() }, found.name().to_owned());
+        // SAFETY: the types are those of `cuda.h`.
+        let (version, error_name): (unsafe extern "C" fn(*mut c_int) -> c_int, ErrorName) =
+            unsafe { (library.function(c"cuDriverGetVersion")?, library.function(c"cuGetErrorName")?) };
+        let mut number: c_int = 0;
         // SAFETY: writes one number.
-        own.check("cuDriverGetVersion", unsafe { version(&raw mut number) })?;
+        check(error_name, "cuDriverGetVersion", unsafe { version(&raw mut number) })?;
         let number = number.unsigned_abs();
         let version = Version::new(number / 1000, number % 1000 / 10);
         if version < OLDEST {
             return Err(GpuError::OldDriver { runtime: Self::NAME, found: version, expected: OLDEST });
         }
-        for symbol in NEEDED {
-            // SAFETY: the address is only looked up.
-            unsafe { library::function::<*const c_void>(driver, found.name(), symbol) }?;
-        }
-        // SAFETY: takes no more than a number, which must be 0.
-        match unsafe { init(0) } {
-            NO_DEVICE => return Err(GpuError::NoDevice { runtime: Self::NAME }),
-            status => own.check("cuInit", status)?,
+        // SAFETY: the types are cudarc's, but for the status.
+        let table = unsafe { Table::resolve(&library) }?;
+        let mut cuda = Self { table, error_name, version, devices: 0 };
+        match call!(cuda, cuInit(0)) {
+            Err(error) if error.code == NO_DEVICE => {
+                return Err(GpuError::NoDevice { runtime: Self::NAME });
+            }
+            initialised => initialised?,
         }
         let mut devices = 0;
-        // SAFETY: writes one number.
-        own.check("cuDeviceGetCount", unsafe { count(&raw mut devices) })?;
+        call!(cuda, cuDeviceGetCount(&raw mut devices))?;
         match usize::try_from(devices) {
-            Ok(devices @ 1..) => Ok(Self { version, devices, own }),
-            _ => Err(GpuError::NoDevice { runtime: Self::NAME }),
+            Ok(devices @ 1..) => cuda.devices = devices,
+            _ => return Err(GpuError::NoDevice { runtime: Self::NAME }),
         }
+        Ok(cuda)
     }
 
     fn devices(&self) -> usize {
@@ -210,15 +215,20 @@ impl Runtime for Cuda {
         }
         let device = self.device(ordinal)?;
         let attribute = |which| {
-            call!(self, "cuDeviceGetAttribute", result::device::get_attribute(device, which))
-                .map(i32::unsigned_abs)
+            let mut value: c_int = 0;
+            call!(self, cuDeviceGetAttribute(&raw mut value, which, device)).map(|()| value.unsigned_abs())
         };
+        let mut name = [0_u8; 256];
+        call!(self, cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device))?;
+        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let mut memory = 0;
+        call!(self, cuDeviceTotalMem_v2(&raw mut memory, device))?;
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         Ok(Properties {
-            name: self.check("cuDeviceGetName", result::device::get_name(device))?,
+            name: String::from_utf8_lossy(name).into_owned(),
             architecture: format!("sm_{major}{minor}"),
-            memory: call!(self, "cuDeviceTotalMem", result::device::total_mem(device))?,
+            memory,
             warp: attribute(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
             compute_units: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
@@ -233,47 +243,53 @@ impl Runtime for Cuda {
 
     fn retain(&self, ordinal: usize) -> Result<Self::Context, DriverError> {
         let device = self.device(ordinal)?;
-        let context = call!(self, "cuDevicePrimaryCtxRetain", result::primary_ctx::retain(device))?;
+        let mut context = ptr::null_mut();
+        call!(self, cuDevicePrimaryCtxRetain(&raw mut context, device))?;
         Ok((device, Handle(context)))
     }
 
     unsafe fn release(&self, (device, _): Self::Context) -> Result<(), DriverError> {
-        call!(self, "cuDevicePrimaryCtxRelease", result::primary_ctx::release(device))
+        call!(self, cuDevicePrimaryCtxRelease_v2(device))
     }
 
     unsafe fn bind(&self, (_, context): Self::Context) -> Result<(), DriverError> {
-        let current = self.check("cuCtxGetCurrent", result::ctx::get_current())?;
-        if current == Some(context.0) {
+        let mut current = ptr::null_mut();
+        call!(self, cuCtxGetCurrent(&raw mut current))?;
+        if current == context.0 {
             return Ok(());
         }
-        call!(self, "cuCtxSetCurrent", result::ctx::set_current(context.0))
+        call!(self, cuCtxSetCurrent(context.0))
     }
 
     unsafe fn memory(&self) -> Result<Memory, DriverError> {
-        let (free, total) = self.check("cuMemGetInfo", result::mem_get_info())?;
-        Ok(Memory { free, total })
+        let mut memory = Memory { free: 0, total: 0 };
+        call!(self, cuMemGetInfo_v2(&raw mut memory.free, &raw mut memory.total))?;
+        Ok(memory)
     }
 
     unsafe fn synchronize(&self) -> Result<(), DriverError> {
-        self.check("cuCtxSynchronize", result::ctx::synchronize())
+        call!(self, cuCtxSynchronize())
     }
 
     unsafe fn allocate(&self, bytes: usize) -> Result<DevicePointer, DriverError> {
-        call!(self, "cuMemAlloc", result::malloc_sync(bytes)).map(DevicePointer)
+        let mut pointer = 0;
+        call!(self, cuMemAlloc_v2(&raw mut pointer, bytes))?;
+        Ok(DevicePointer(pointer))
     }
 
     unsafe fn free(&self, pointer: DevicePointer) -> Result<(), DriverError> {
-        call!(self, "cuMemFree", result::free_sync(pointer.0))
+        call!(self, cuMemFree_v2(pointer.0))
     }
 
     unsafe fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8, DriverError> {
-        // Not write-combined, which cudarc's safe layer would choose: the host reads what it copied back.
-        call!(self, "cuMemHostAlloc", result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_PORTABLE))
-            .map(<*mut c_void>::cast)
+        let mut pointer = ptr::null_mut();
+        // Not write-combined: the host reads what it copied back.
+        call!(self, cuMemHostAlloc(&raw mut pointer, bytes, sys::CU_MEMHOSTALLOC_PORTABLE))?;
+        Ok(pointer.cast())
     }
 
     unsafe fn free_pinned(&self, pointer: *mut u8) -> Result<(), DriverError> {
-        call!(self, "cuMemFreeHost", result::free_host(pointer.cast()))
+        call!(self, cuMemFreeHost(pointer.cast()))
     }
 
     unsafe fn copy_to_device(
@@ -283,11 +299,7 @@ impl Runtime for Cuda {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(
-            self,
-            "cuMemcpyHtoDAsync",
-            result::memcpy_htod_async(to.0, std::slice::from_raw_parts(from, bytes), stream.0)
-        )
+        call!(self, cuMemcpyHtoDAsync_v2(to.0, from.cast(), bytes, stream.0))
     }
 
     unsafe fn copy_to_host(
@@ -297,11 +309,7 @@ impl Runtime for Cuda {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(
-            self,
-            "cuMemcpyDtoHAsync",
-            result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(to, bytes), from.0, stream.0)
-        )
+        call!(self, cuMemcpyDtoHAsync_v2(to.cast(), from.0, bytes, stream.0))
     }
 
     unsafe fn copy_on_device(
@@ -311,7 +319,7 @@ impl Runtime for Cuda {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, "cuMemcpyDtoDAsync", result::memcpy_dtod_async(to.0, from.0, bytes, stream.0))
+        call!(self, cuMemcpyDtoDAsync_v2(to.0, from.0, bytes, stream.0))
     }
 
     unsafe fn fill(
@@ -321,20 +329,23 @@ impl Runtime for Cuda {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, "cuMemsetD8Async", result::memset_d8_async(at.0, value, bytes, stream.0))
+        call!(self, cuMemsetD8Async(at.0, value, bytes, stream.0))
     }
 
     unsafe fn load_module(&self, code: &[u8]) -> Result<Self::Module, DriverError> {
-        call!(self, "cuModuleLoadData", result::module::load_data(code.as_ptr().cast())).map(Handle)
+        let mut module = ptr::null_mut();
+        call!(self, cuModuleLoadData(&raw mut module, code.as_ptr().cast()))?;
+        Ok(Handle(module))
     }
 
     unsafe fn unload_module(&self, module: Self::Module) -> Result<(), DriverError> {
-        call!(self, "cuModuleUnload", result::module::unload(module.0))
+        call!(self, cuModuleUnload(module.0))
     }
 
     unsafe fn function(&self, module: Self::Module, name: &CStr) -> Result<Self::Function, DriverError> {
-        call!(self, "cuModuleGetFunction", result::module::get_function(module.0, name.to_owned()))
-            .map(Handle)
+        let mut function = ptr::null_mut();
+        call!(self, cuModuleGetFunction(&raw mut function, module.0, name.as_ptr()))?;
+        Ok(Handle(function))
     }
 
     unsafe fn allow_shared(&self, function: Self::Function, bytes: u32) -> Result<(), DriverError> {
@@ -342,8 +353,7 @@ impl Runtime for Cuda {
             return Ok(());
         }
         let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
-        call!(self, "cuFuncSetAttribute", result::function::set_function_attribute(function.0, which, bytes))
+        call!(self, cuFuncSetAttribute(function.0, which, c_int::try_from(bytes).unwrap_or(c_int::MAX)))
     }
 
     unsafe fn launch(
@@ -353,77 +363,90 @@ impl Runtime for Cuda {
         stream: Self::Stream,
         arguments: &mut [*mut c_void],
     ) -> Result<(), DriverError> {
+        let ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]) = (grid, block);
         call!(
             self,
-            "cuLaunchKernel",
-            result::launch_kernel(function.0, grid.into(), block.into(), shared_bytes, stream.0, arguments)
+            cuLaunchKernel(
+                function.0,
+                grid_x,
+                grid_y,
+                grid_z,
+                block_x,
+                block_y,
+                block_z,
+                shared_bytes,
+                stream.0,
+                arguments.as_mut_ptr(),
+                ptr::null_mut(),
+            )
         )
     }
 
     unsafe fn create_stream(&self) -> Result<Self::Stream, DriverError> {
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
-        self.check("cuStreamCreate", stream).map(Handle)
+        let mut stream = ptr::null_mut();
+        let flags = CUstream_flags::CU_STREAM_NON_BLOCKING as c_uint;
+        call!(self, cuStreamCreate(&raw mut stream, flags))?;
+        Ok(Handle(stream))
     }
 
     unsafe fn destroy_stream(&self, stream: Self::Stream) -> Result<(), DriverError> {
-        call!(self, "cuStreamDestroy", result::stream::destroy(stream.0))
+        call!(self, cuStreamDestroy_v2(stream.0))
     }
 
     unsafe fn synchronize_stream(&self, stream: Self::Stream) -> Result<(), DriverError> {
-        call!(self, "cuStreamSynchronize", result::stream::synchronize(stream.0))
+        call!(self, cuStreamSynchronize(stream.0))
     }
 
     unsafe fn wait_event(&self, stream: Self::Stream, event: Self::Event) -> Result<(), DriverError> {
-        let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        call!(self, "cuStreamWaitEvent", result::stream::wait_event(stream.0, event.0, flags))
+        call!(self, cuStreamWaitEvent(stream.0, event.0, 0))
     }
 
     unsafe fn create_event(&self, timed: bool) -> Result<Self::Event, DriverError> {
-        let flags =
-            if timed { CUevent_flags::CU_EVENT_DEFAULT } else { CUevent_flags::CU_EVENT_DISABLE_TIMING };
-        self.check("cuEventCreate", result::event::create(flags)).map(Handle)
+        let mut event = ptr::null_mut();
+        let flags = if timed { 0 } else { CUevent_flags::CU_EVENT_DISABLE_TIMING as c_uint };
+        call!(self, cuEventCreate(&raw mut event, flags))?;
+        Ok(Handle(event))
     }
 
     unsafe fn destroy_event(&self, event: Self::Event) -> Result<(), DriverError> {
-        call!(self, "cuEventDestroy", result::event::destroy(event.0))
+        call!(self, cuEventDestroy_v2(event.0))
     }
 
     unsafe fn record_event(&self, event: Self::Event, stream: Self::Stream) -> Result<(), DriverError> {
-        call!(self, "cuEventRecord", result::event::record(event.0, stream.0))
+        call!(self, cuEventRecord(event.0, stream.0))
     }
 
     unsafe fn synchronize_event(&self, event: Self::Event) -> Result<(), DriverError> {
-        call!(self, "cuEventSynchronize", result::event::synchronize(event.0))
+        call!(self, cuEventSynchronize(event.0))
     }
 
     unsafe fn elapsed(&self, from: Self::Event, to: Self::Event) -> Result<f32, DriverError> {
         let mut milliseconds = 0.0;
-        // SAFETY: writes one number; the events are the caller's.
-        let status = unsafe { (self.own.elapsed)(&raw mut milliseconds, from.0, to.0) };
-        self.own.check("cuEventElapsedTime", status)?;
+        call!(self, cuEventElapsedTime(&raw mut milliseconds, from.0, to.0))?;
         Ok(milliseconds)
     }
 
     unsafe fn begin_capture(&self, stream: Self::Stream) -> Result<(), DriverError> {
         // Other threads may do what they like meanwhile.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        call!(self, "cuStreamBeginCapture", result::stream::begin_capture(stream.0, mode))
+        call!(self, cuStreamBeginCapture_v2(stream.0, mode))
     }
 
     unsafe fn end_capture(&self, stream: Self::Stream) -> Result<Self::Graph, DriverError> {
-        let graph = call!(self, "cuStreamEndCapture", result::stream::end_capture(stream.0))?;
-        let flags = CUgraphInstantiate_flags(0);
-        let executable = call!(self, "cuGraphInstantiate", result::graph::instantiate(graph, flags));
-        call!(self, "cuGraphDestroy", result::graph::destroy(graph))?;
-        executable.map(Handle)
+        let (mut graph, mut executable) = (ptr::null_mut(), ptr::null_mut());
+        call!(self, cuStreamEndCapture(stream.0, &raw mut graph))?;
+        let instantiated = call!(self, cuGraphInstantiateWithFlags(&raw mut executable, graph, 0));
+        let destroyed = call!(self, cuGraphDestroy(graph));
+        instantiated.and(destroyed)?;
+        Ok(Handle(executable))
     }
 
     unsafe fn launch_graph(&self, graph: Self::Graph, stream: Self::Stream) -> Result<(), DriverError> {
-        call!(self, "cuGraphLaunch", result::graph::launch(graph.0, stream.0))
+        call!(self, cuGraphLaunch(graph.0, stream.0))
     }
 
     unsafe fn destroy_graph(&self, graph: Self::Graph) -> Result<(), DriverError> {
-        call!(self, "cuGraphExecDestroy", result::graph::exec_destroy(graph.0))
+        call!(self, cuGraphExecDestroy(graph.0))
     }
 }
 

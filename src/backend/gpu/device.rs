@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::{DevicePointer, DriverError, GpuError, Launch, Memory, Properties, Runtime};
+use super::{DevicePointer, DriverError, GpuError, Launch, Memory, Properties, Runtime, kernels};
 
 /// An open device. A clone is one more reference.
 pub struct Device<R: Runtime>(Arc<Open<R>>);
@@ -622,6 +622,17 @@ macro_rules! parameters {
 }
 
 parameters!(i32 u32 i64 u64 f32 DevicePointer);
+
+// SAFETY: `repr(C)` structs of addresses and numbers, which the kernels declare in the same order.
+unsafe impl Parameter for kernels::Matrix {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Cache {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Groups {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Router {}
+// SAFETY: as above.
+unsafe impl Parameter for kernels::Routed {}
 
 impl<'a, T: Parameter> From<&'a T> for Argument<'a> {
     fn from(value: &'a T) -> Self {

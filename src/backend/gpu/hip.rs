@@ -11,7 +11,7 @@ use std::ptr;
 use hip_sys::hiprt;
 
 use super::compiler::Dialect;
-use super::library::{Library, Wanted};
+use super::library::{Library, Wanted, functions};
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
 };
@@ -88,34 +88,13 @@ const _: () = {
     assert!(size_of::<hiprt::hipDeviceProp_t>() <= DESCRIPTION);
 };
 
-/// A table of functions, each of which returns a status.
-macro_rules! functions {
-    ($(#[$attribute:meta])* struct $table:ident { $($symbol:ident($($argument:ty),* $(,)?);)* }) => {
-        $(#[$attribute])*
-        #[allow(non_snake_case, reason = "HIP's own names")]
-        struct $table {
-            $($symbol: unsafe extern "C" fn($($argument),*) -> c_int,)*
-        }
-
-        // As many arguments as there.
-        #[cfg(feature = "hip-sys")]
+/// Compares a declaration with that of hip-sys: as many arguments as there.
+#[cfg(feature = "hip-sys")]
+macro_rules! check {
+    ($symbol:ident($($argument:ty),*)) => {
         const _: () = {
-            $(let _: unsafe extern "C" fn($(any!($argument)),*) -> hiprt::hipError_t = hiprt::$symbol;)*
+            let _: unsafe extern "C" fn($(any!($argument)),*) -> hiprt::hipError_t = hiprt::$symbol;
         };
-
-        impl $table {
-            /// # Safety
-            /// The library is HIP's.
-            unsafe fn resolve(library: &Library) -> Result<Self, GpuError> {
-                Ok(Self {
-                    $($symbol: {
-                        let name = CStr::from_bytes_with_nul(concat!(stringify!($symbol), "\0").as_bytes());
-                        // SAFETY: the type is the one that `hip_runtime_api.h` declares.
-                        unsafe { library.function(name.unwrap_or_default()) }?
-                    },)*
-                })
-            }
-        }
     };
 }
 
@@ -127,7 +106,12 @@ macro_rules! any {
     };
 }
 
-functions! {
+#[cfg(not(feature = "hip-sys"))]
+macro_rules! check {
+    ($($declaration:tt)*) => {};
+}
+
+functions! { check!
     struct Table {
         hipGetDeviceCount(*mut c_int);
         hipSetDevice(c_int);
@@ -168,7 +152,7 @@ functions! {
     }
 }
 
-functions! {
+functions! { check!
     /// What old releases lack.
     struct Graphs {
         hipStreamBeginCapture(*mut c_void, c_int);

@@ -2,14 +2,13 @@
 
 use std::error::Error;
 use std::ffi::CStr;
-use std::mem::ManuallyDrop;
 use std::{fmt, iter};
 
 use super::GpuError;
 
 /// A loaded library, under the name by which it was found. It is never unloaded: drivers have threads of their own.
 pub(super) struct Library {
-    inner: ManuallyDrop<libloading::Library>,
+    inner: &'static libloading::Library,
     name: String,
 }
 
@@ -38,13 +37,18 @@ impl Library {
             for path in iter::once(name.to_owned()).chain(in_folders) {
                 // SAFETY: the caller's.
                 match unsafe { libloading::Library::new(&path) } {
-                    Ok(inner) => return Ok(Self { inner: ManuallyDrop::new(inner), name: path }),
+                    Ok(inner) => return Ok(Self::of(Box::leak(Box::new(inner)), path)),
                     Err(error) => broken = broken.or_else(|| reason(&error)),
                 }
             }
             tried.push(broken.map_or_else(|| name.to_owned(), |reason| format!("{name} ({reason})")));
         }
         Err(GpuError::NoLibrary { what, tried, folders, install })
+    }
+
+    /// A library that somebody else has loaded.
+    pub(super) fn of(inner: &'static libloading::Library, name: String) -> Self {
+        Self { inner, name }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -57,7 +61,11 @@ impl Library {
     /// `T` is a function pointer of the symbol's own type.
     pub(super) unsafe fn function<T: Copy>(&self, symbol: &'static CStr) -> Result<T, GpuError> {
         // SAFETY: the caller's.
-        unsafe { function(&self.inner, &self.name, symbol) }
+        let found = unsafe { self.inner.get::<T>(symbol) };
+        found.map(|function| *function).map_err(|_| GpuError::MissingSymbol {
+            library: self.name.clone(),
+            symbol: symbol.to_string_lossy().into_owned(),
+        })
     }
 }
 
@@ -67,24 +75,37 @@ impl fmt::Debug for Library {
     }
 }
 
-/// A function of a library that is called `name` in errors.
-///
-/// # Safety
-/// As [`Library::function`].
-pub(super) unsafe fn function<T: Copy>(
-    library: &libloading::Library,
-    name: &str,
-    symbol: &'static CStr,
-) -> Result<T, GpuError> {
-    // SAFETY: the caller's.
-    let found = unsafe { library.get::<T>(symbol) };
-    found.map(|function| *function).map_err(|_| GpuError::MissingSymbol {
-        library: name.to_owned(),
-        symbol: symbol.to_string_lossy().into_owned(),
-    })
-}
-
 /// Why a library cannot be loaded, unless there simply is no such file.
 fn reason(error: &libloading::Error) -> Option<String> {
     error.source().map(ToString::to_string).filter(|reason| !reason.contains("No such file"))
 }
+
+/// A table of a library's functions, each of which returns a status: a number, since a newer library may return some that no header
+/// knew. `$check` is a macro that gets each declaration, to compare it with one of somebody else's.
+macro_rules! functions {
+    ($check:ident! $(#[$attribute:meta])* struct $table:ident { $($symbol:ident($($argument:ty),* $(,)?);)* }) => {
+        $(#[$attribute])*
+        #[allow(non_snake_case, reason = "the library's own names")]
+        struct $table {
+            $($symbol: unsafe extern "C" fn($($argument),*) -> std::ffi::c_int,)*
+        }
+
+        $($check! { $symbol($($argument),*) })*
+
+        impl $table {
+            /// # Safety
+            /// The functions of these names have the types that the table says.
+            unsafe fn resolve(library: &$crate::backend::gpu::library::Library) -> Result<Self, $crate::backend::gpu::GpuError> {
+                Ok(Self {
+                    $($symbol: {
+                        let name = std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($symbol), "\0").as_bytes());
+                        // SAFETY: the caller's.
+                        unsafe { library.function(name.unwrap_or_default()) }?
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+pub(super) use functions;

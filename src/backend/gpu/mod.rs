@@ -4,7 +4,8 @@
 //! the program runs, and what is not there is an error that says so. [`devices`] tells what there is.
 //!
 //! With a feature, `Runtime` is what a driver offers, call by call; `Cuda` and `Hip` are the two. Over it, and written once, stand
-//! `Device` and what lives on one. `compile` makes code of kernels for the very device, and keeps it on disk.
+//! `Device` and what lives on one. `compile` makes code of kernels for the very device, and keeps it on disk. `Gpu` is the
+//! [`Backend`](super::Backend) over them.
 //!
 //! ```no_run
 //! # #[cfg(feature = "cuda")] {
@@ -48,6 +49,8 @@ mod hip;
 mod library;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod runtime;
+#[cfg(any(feature = "cuda", feature = "hip"))]
+mod stages;
 
 pub use self::error::{DriverError, GpuError};
 pub use self::found::{Found, FoundDevice, devices};
@@ -60,6 +63,7 @@ pub use self::{
     compiler::Compiler,
     device::{Argument, Buffer, Device, Event, Function, Graph, Module, Parameter, Pinned, Stream},
     runtime::{DevicePointer, Handle, Launch, Runtime},
+    stages::{Gpu, GpuOptions},
 };
 
 #[cfg(feature = "cuda")]

@@ -10,6 +10,7 @@
 //   STANDIN_DEVICES   how many devices there are: 1
 //   STANDIN_MEMORY    bytes of memory of each: 4 GiB
 //   STANDIN_VERSION   of the driver, as the driver tells it
+//   STANDIN_STATUS    with which every wait fails, though nothing has: 0
 //   STANDIN_ORDER     the order in which threads run, 0 to 2, as simt.h has it: 0
 #pragma once
 #include <dlfcn.h>
@@ -36,7 +37,7 @@
 namespace standin {
 
 // HIP took over CUDA's numbers.
-enum Status {
+enum Status : int {
     SUCCESS = 0,
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
@@ -248,7 +249,7 @@ inline double now() {
 class Driver {
     std::recursive_mutex mutex_;
     Memory memory_;
-    Status failed_ = SUCCESS;
+    Status failed_ = (Status)setting("STANDIN_STATUS", SUCCESS);
     std::vector<std::unique_ptr<Stream>> streams_;
     std::map<void*, std::shared_ptr<Event>> events_;
     std::vector<std::unique_ptr<Module>> modules_;
@@ -434,9 +435,9 @@ class Driver {
         const size_t bytes = header->e_shoff + (size_t)header->e_shnum * header->e_shentsize;
         const int file = memfd_create("stand-in", MFD_CLOEXEC);
         if (file < 0 || write(file, code, bytes) != (ssize_t)bytes) fail("cannot copy code");
+        // It stays open: the loader takes a path that it has seen for the library that it has loaded.
         const std::string path = "/proc/self/fd/" + std::to_string(file);
         void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-        close(file);
         if (!library) return INVALID_IMAGE;
         auto loaded = std::make_unique<Module>();
         loaded->library = library;

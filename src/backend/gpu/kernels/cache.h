@@ -10,6 +10,7 @@ struct Cache {
     const int* first;     // [rows], where those of the row's sequence begin
     const int* positions; // [rows]
     int layer, kv_heads, head_dim;
+    int is_bf16;          // how elements are stored: bf16, or f32
 };
 
 // The key or value of a head at a position of the row's sequence. F is how elements are stored.
@@ -21,9 +22,9 @@ DEVICE u8* cached(const Cache& cache, int row, Part part, int kv_head, int posit
 }
 
 // Element `j` of the key or value of a head at the row's own position becomes `value`.
-DEVICE void store_cached(const Cache& cache, int bf16_cache, int row, Part part, int kv_head, int j, float value) {
+DEVICE void store_cached(const Cache& cache, int row, Part part, int kv_head, int j, float value) {
     const int position = cache.positions[row];
-    if (bf16_cache) {
+    if (cache.is_bf16) {
         ((u16*)cached<bf16>(cache, row, part, kv_head, position))[j] = f32_to_bf16(value);
     } else {
         ((float*)cached<f32>(cache, row, part, kv_head, position))[j] = value;

@@ -25,3 +25,18 @@ DEVICE Rows rows_of_pairs(Shared<int> source, const float* x, const int* pairs, 
     __syncthreads();
     return {x, source, count};
 }
+
+// Some pairs of a group, up to `most`: the tile of this number among those of all groups, of which there are up to `count`.
+struct PairTile {
+    int expert;       // -1 if there are not so many tiles
+    int first, count; // among the groups' pairs
+};
+
+DEVICE PairTile pair_tile(const Groups& groups, int count, int number, int most) {
+    for (int group = 0; group < count && groups.experts[group] >= 0; ++group) {
+        const int start = groups.starts[group], end = groups.starts[group + 1], first = start + number * most;
+        if (first < end) return {groups.experts[group], first, min_of(end - first, most)};
+        number -= ceil_div(end - start, most);
+    }
+    return {-1, 0, 0};
+}

@@ -46,7 +46,7 @@ KERNEL(NAME(flash),
             for (int m = 0; m < OWN_QUERIES; ++m) {
                 const Four<float> own = load_four(queries + (first_query + m) * stride + d);
 #pragma unroll
-                for (int p = 0; p < OWN_POSITIONS; ++p) score[m][p] = four_products(score[m][p], own, key[p]);
+                for (int p = 0; p < OWN_POSITIONS; ++p) score[m][p] = add_products(score[m][p], own, key[p]);
             }
         }
 #pragma unroll

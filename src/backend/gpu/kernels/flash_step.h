@@ -8,17 +8,6 @@
 #define OWN_POSITIONS (FLASH_STEP / 16)
 #define OWN_FOURS (FLASH_HEAD_DIM / 64)
 
-DEVICE float four_products(float sum, const Four<float>& a, const Four<float>& b) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) sum = fmaf(a.values[k], b.values[k], sum);
-    return sum;
-}
-
-DEVICE void store_unit(Shared<float> to, const float (&unit)[UNIT]) {
-    store_four(to, Four<float>{unit[0], unit[1], unit[2], unit[3]});
-    store_four(to + 4, Four<float>{unit[4], unit[5], unit[6], unit[7]});
-}
-
 // Elements of a step's keys or values as floats, [FLASH_STEP, stride], zeros beyond the last position.
 template <class F>
 DEVICE void load_step(Shared<float> elements, const Cache& cache, const FlashTile& tile, Part part, int kv_head, int start,

@@ -39,3 +39,16 @@ DEVICE void unpack(float (&out)[UNIT], const u8* row, int first, int inputs) {
     }
     unpack_unit<F>(out, row, first);
 }
+
+// A unit in shared memory, at a multiple of 16 bytes.
+DEVICE void store_unit(Shared<float> to, const float (&unit)[UNIT]) {
+    store_four(to, Four<float>{unit[0], unit[1], unit[2], unit[3]});
+    store_four(to + 4, Four<float>{unit[4], unit[5], unit[6], unit[7]});
+}
+
+// Four more products of a sum, in their order.
+DEVICE float add_products(float sum, const Four<float>& a, const Four<float>& b) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum = fmaf(a.values[k], b.values[k], sum);
+    return sum;
+}

@@ -37,6 +37,12 @@ pub const THREADS: usize = 256;
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
 
+/// Rows that share every weight read in the kernels for many of them.
+pub const TILED_ROWS: usize = 64;
+
+/// Outputs that a block of these computes: of one matrix, or half of them of each of gate and up.
+pub const TILED_OUTPUTS: usize = 128;
+
 /// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
 pub const FLASH_QUERIES: usize = 64;
 
@@ -244,10 +250,20 @@ pub enum Kernel {
     GateUp(Format, Rows),
     /// A product with matrices of the selected experts.
     ExpertLinear(Format, Rows),
+    /// [`Linear`](Self::Linear) for many rows.
+    LinearTiled(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs.
+    GateUpTiled(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
+    ExpertLinearTiled(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
     Combine,
+    /// [`Residual`](Self::Residual) and [`Route`](Self::Route), and for one row [`Group`](Self::Group).
+    ResidualRoute,
+    /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
+    CombineResidual,
 }
 
 impl Kernel {
@@ -268,9 +284,25 @@ impl Kernel {
             Self::Group => ("group", None, None),
             Self::GateUp(format, rows) => ("gate_up", Some(format.name()), Some(rows)),
             Self::ExpertLinear(format, rows) => ("expert_linear", Some(format.name()), Some(rows)),
+            Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
+            Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
+            Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
+            Self::ResidualRoute => ("residual_route", None, None),
+            Self::CombineResidual => ("combine_residual", None, None),
         }
+    }
+
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files and formats whose names end in `_mma` need the
+    /// matrix instructions that NVIDIA's have from sm_80 on.
+    #[must_use]
+    pub fn runs_on(self, architecture: &str) -> bool {
+        let (file, format, _) = self.parts();
+        let mma = file.ends_with("_mma") || format.is_some_and(|format| format.ends_with("_mma"));
+        let number =
+            architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
+        !mma || number.and_then(|number| number.parse().ok()) >= Some(80)
     }
 
     /// Its symbol in a compiled module: `linear_q4_k_16`.
@@ -280,6 +312,106 @@ impl Kernel {
         let format = format.map(|format| format!("_{format}")).unwrap_or_default();
         let rows = rows.map(|rows| format!("_{}", rows.count())).unwrap_or_default();
         format!("{file}{format}{rows}")
+    }
+}
+
+/// Kernels that are compiled together, since who needs one needs most of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KernelSet {
+    /// Those that read weights of a format.
+    Format(Format),
+    /// Those that read none.
+    Plain,
+    /// Attention by matrix instructions, for heads of so many elements.
+    FlashMma(usize),
+}
+
+impl KernelSet {
+    /// All of them, for Grok-1's heads.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let layouts = [Layout::OutIn, Layout::InOut];
+        let pairs = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| (dtype, layout)));
+        let formats = pairs.flat_map(|(dtype, layout)| {
+            let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
+            [Format::new(dtype, layout), packed, packed.and_then(Format::with_mma)].into_iter().flatten()
+        });
+        [Self::Plain, Self::FlashMma(128)].into_iter().chain(formats.map(Self::Format)).collect()
+    }
+
+    /// The one that a kernel is in.
+    #[must_use]
+    pub const fn of(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Embed(format)
+            | Kernel::Qkv(format, _)
+            | Kernel::Linear(format, _)
+            | Kernel::GateUp(format, _)
+            | Kernel::ExpertLinear(format, _)
+            | Kernel::Pack(format)
+            | Kernel::LinearTiled(format)
+            | Kernel::GateUpTiled(format)
+            | Kernel::ExpertLinearTiled(format) => Self::Format(format),
+            Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
+            Kernel::RmsNorm
+            | Kernel::Attention(_)
+            | Kernel::Merge
+            | Kernel::Flash(_)
+            | Kernel::Residual
+            | Kernel::Route
+            | Kernel::Group
+            | Kernel::Activate
+            | Kernel::Combine
+            | Kernel::ResidualRoute
+            | Kernel::CombineResidual => Self::Plain,
+        }
+    }
+
+    /// `plain`, or the format's name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Format(format) => format.name(),
+            Self::Plain => "plain".to_owned(),
+            Self::FlashMma(head_dim) => format!("mma_flash_{head_dim}"),
+        }
+    }
+
+    /// Its kernels.
+    #[must_use]
+    pub fn kernels(self) -> Vec<Kernel> {
+        match self {
+            Self::Format(format) => {
+                let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
+                let tiled = [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled];
+                // Only tables of rows that lie in one piece.
+                let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
+                let pack = format.packed.then_some(Kernel::Pack(format));
+                let products =
+                    Rows::ALL.into_iter().flat_map(|rows| products.map(|kernel| kernel(format, rows)));
+                if format.mma {
+                    return products.collect();
+                }
+                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
+            }
+            Self::Plain => vec![
+                Kernel::RmsNorm,
+                Kernel::Attention(KvType::F32),
+                Kernel::Attention(KvType::BF16),
+                Kernel::Merge,
+                Kernel::Flash(KvType::F32),
+                Kernel::Flash(KvType::BF16),
+                Kernel::Residual,
+                Kernel::Route,
+                Kernel::Group,
+                Kernel::Activate,
+                Kernel::Combine,
+                Kernel::ResidualRoute,
+                Kernel::CombineResidual,
+            ],
+            Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
+        }
     }
 }
 
@@ -319,8 +451,10 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("bytes.h"),
         file!("cache.h"),
         file!("combine.cu"),
+        file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
+        file!("expert_linear_tiled.cu"),
         file!("experts.h"),
         file!("flash.cu"),
         file!("flash.h"),
@@ -329,11 +463,13 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
+        file!("gate_up_tiled.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
+        file!("linear_tiled.cu"),
         file!("merge.cu"),
         file!("mma.h"),
         file!("norm.h"),
@@ -349,8 +485,11 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("qkv.cu"),
         file!("reduce.h"),
         file!("residual.cu"),
+        file!("residual_route.cu"),
         file!("rms_norm.cu"),
         file!("route.cu"),
+        file!("router.h"),
+        file!("tiled.h"),
     ]
 }
 
@@ -391,6 +530,44 @@ pub struct Cache {
     pub kv_heads: i32,
     /// Values per head.
     pub head_dim: i32,
+    /// How elements are stored: 1 for BF16, 0 for F32.
+    pub is_bf16: i32,
+}
+
+/// `Router` in `router.h`: weights and settings.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Router {
+    /// Scale of the norm before it.
+    pub norm: Address, // f32 [width]
+    /// Its weights.
+    pub weights: Address, // f32 [experts, width]
+    /// Width of the residual stream.
+    pub width: i32,
+    /// Experts.
+    pub experts: i32,
+    /// Experts of a token.
+    pub selected: i32,
+    /// Of the norm.
+    pub epsilon: f32,
+    /// Soft cap of its scores; 0 for none.
+    pub cap: f32,
+    /// Whether gates are divided by their sum.
+    pub renormalise: i32,
+}
+
+/// `Routed` in `router.h`: what the router decides.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Routed {
+    /// Normed rows, for the experts.
+    pub input: Address, // f32 [rows, width]
+    /// Softmax over all experts.
+    pub probabilities: Address, // f32 [rows, experts]
+    /// Selected experts, best first.
+    pub selection: Address, // i32 [rows, selected]
+    /// Their weights.
+    pub gates: Address, // f32 [rows, selected]
 }
 
 /// `Groups` in `experts.h`: rows by expert.

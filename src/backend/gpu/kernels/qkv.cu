@@ -12,7 +12,7 @@ KERNEL(NAME_ROWS(qkv),
        const float* x,      // [rows, width]
        Matrix queries, Matrix keys, Matrix values,
        const float* rotary, // [positions, head_dim / 2, 2]: cosine and sine
-       int heads, int first_head, int rows, int round, int bf16_cache) {
+       int heads, int first_head, int rows, int round) {
     typedef Strip<FORMAT, ROWS> Product;
     SHARED(float, lower, Product::OUTPUTS * ROWS);
     SHARED(float, upper, Product::OUTPUTS * ROWS);
@@ -45,8 +45,8 @@ KERNEL(NAME_ROWS(qkv),
             out[half + j] = rounded(b, round);
         } else {
             const Part part = is_value ? VALUES : KEYS;
-            store_cached(cache, bf16_cache, row, part, head, j, a);
-            store_cached(cache, bf16_cache, row, part, head, half + j, b);
+            store_cached(cache, row, part, head, j, a);
+            store_cached(cache, row, part, head, half + j, b);
         }
     }
 }

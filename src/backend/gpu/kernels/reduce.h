@@ -28,9 +28,11 @@ DEVICE float warp_max(float value) {
     return lanes_max<WARP>(value);
 }
 
-// Over the block; every thread gets the result. To be called once in a kernel: its memory is not free for a second sum.
+// Over the block; every thread gets the result.
 DEVICE float block_sum(float value) {
     SHARED(float, warps, THREADS / WARP);
+    // Somebody may still read what an earlier sum left there.
+    __syncthreads();
     value = warp_sum(value);
     if (lane_index() == 0) warps[warp_index()] = value;
     __syncthreads();

@@ -7,9 +7,6 @@ KERNEL(residual,
        const float* branch, // [rows, width]
        const float* scale,  // [width]
        int width, float epsilon) {
-    const float* row = branch + (u64)blockIdx.x * width;
-    const float factor = norm_factor(row, width, epsilon);
-    for (int i = threadIdx.x; i < width; i += THREADS) {
-        hidden[(u64)blockIdx.x * width + i] += scale[i] * (row[i] * factor);
-    }
+    const u64 row = (u64)blockIdx.x * width;
+    add_normed(hidden + row, branch + row, scale, width, epsilon);
 }

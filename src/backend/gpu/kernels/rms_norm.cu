@@ -9,8 +9,5 @@ KERNEL(rms_norm,
        const float* scale, // [width]
        int width, float epsilon, int round) {
     const float* row = x + (u64)(source ? source[blockIdx.x] : blockIdx.x) * width;
-    const float factor = norm_factor(row, width, epsilon);
-    for (int i = threadIdx.x; i < width; i += THREADS) {
-        out[(u64)blockIdx.x * width + i] = rounded(scale[i] * (row[i] * factor), round);
-    }
+    write_normed(out + (u64)blockIdx.x * width, row, scale, width, epsilon, round);
 }

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::{
     FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS,
-    TILE_OUTPUTS, UNIT,
+    TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
@@ -20,6 +20,8 @@ pub(super) fn constants() -> String {
         ("TILE_INPUTS", TILE_INPUTS),
         ("PAGE", PAGE),
         ("SPAN", SPAN),
+        ("TILED_ROWS", TILED_ROWS),
+        ("TILED_OUTPUTS", TILED_OUTPUTS),
         ("FLASH_QUERIES", FLASH_QUERIES),
         ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
         ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),

@@ -6,9 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, id};
-use std::sync::{Arc, OnceLock};
-
-use grok1::backend::gpu::{CompileOptions, Device, Module, Program, Runtime, compile};
+use std::sync::OnceLock;
 
 /// Those that this program has code for.
 pub(crate) const RUNTIMES: &[&str] = &[
@@ -159,6 +157,8 @@ pub(crate) fn on(test: &str, runtime: &str, settings: &[(&str, &str)]) -> Option
             again(test, runtime, &[runtime, "nvrtc"].map(|of| stand_ins.path(of)))
         }
     };
+    // One runtime for each size of warps, unless a test says otherwise.
+    command.env("STANDIN_WARP", if runtime == "hip" { "64" } else { "32" });
     Some(command.envs(settings.iter().copied()).output().unwrap())
 }
 
@@ -175,6 +175,7 @@ pub(crate) fn succeeds(test: &str, runtime: &str, settings: &[(&str, &str)]) {
 }
 
 /// Passes if the mistake of a test ends its process, with a message that has these words.
+#[allow(dead_code, reason = "not every test plants mistakes")]
 pub(crate) fn is_caught(test: &str, words: &str) {
     for runtime in RUNTIMES {
         if real().is_some() {
@@ -187,47 +188,10 @@ pub(crate) fn is_caught(test: &str, words: &str) {
     }
 }
 
-/// The first device.
-pub(crate) fn open<R: Runtime>() -> Device<R> {
-    Device::open(&Arc::new(R::load().unwrap()), 0).unwrap()
-}
-
-/// Threads of a block in `kernels.cu`.
-pub(crate) const THREADS: u32 = 64;
-
-/// The options of `kernels.cu` for a device.
-pub(crate) fn options<R: Runtime>(device: &Device<R>) -> [String; 2] {
-    [format!("-DTHREADS={THREADS}"), format!("-DWARP={}", device.properties().warp)]
-}
-
-/// `kernels.cu`, compiled and loaded; kept for other processes.
-pub(crate) fn kernels<R: Runtime>(device: &Device<R>) -> Module<R> {
-    let options = options(device);
-    let options = options.each_ref().map(String::as_str);
-    let program = Program::new("kernels.cu", include_str!("kernels.cu")).options(&options);
-    // Beside the stand-ins that made it, since what they make depends on them.
-    let cache = match env::var("STANDIN_SHIM") {
+/// Where code is kept for other processes: beside the stand-ins that made it, since what they make depends on them.
+pub(crate) fn cache() -> PathBuf {
+    match env::var("STANDIN_SHIM") {
         Ok(shim) => Path::new(&shim).with_file_name("cache"),
         Err(_) => Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-kernels"),
-    };
-    let architecture = &device.properties().architecture;
-    let code = compile(&**device.runtime(), &program, architecture, &CompileOptions::new().cache(cache));
-    device.load(code.unwrap()).unwrap()
-}
-
-/// A folder of the test's own, removed in the end.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{name}-{}", id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,0 +1,149 @@
+//! Activations of the current batch, on the device. Uses `device`.
+
+use crate::backend::gpu::{Buffer, Device, DevicePointer, Event, GpuError, Pinned, Runtime, Stream};
+
+/// Device memory that grows to what the largest batch needs.
+pub(super) struct Room<R: Runtime>(Option<Buffer<R>>);
+
+impl<R: Runtime> Room<R> {
+    pub(super) fn make(&mut self, device: &Device<R>, bytes: usize) -> Result<(), GpuError> {
+        if self.0.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
+            // Given back first: what it holds is of an earlier batch.
+            self.0 = None;
+            self.0 = Some(device.allocate(bytes, "activations")?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn buffer(&self) -> Option<&Buffer<R>> {
+        self.0.as_ref()
+    }
+
+    pub(super) fn pointer(&self) -> DevicePointer {
+        self.0.as_ref().map_or(DevicePointer(0), Buffer::pointer)
+    }
+}
+
+impl<R: Runtime> Default for Room<R> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+/// Numbers of the host's that a batch needs on the device.
+pub(super) struct Staged<R: Runtime> {
+    room: Room<R>,
+    /// What is on its way, and when it has got there.
+    sent: Option<(Pinned<R>, Event<R>)>,
+}
+
+impl<R: Runtime> Staged<R> {
+    /// Queues a copy of `bytes` bytes, which `write` puts down.
+    pub(super) fn send(
+        &mut self,
+        device: &Device<R>,
+        stream: &Stream<R>,
+        bytes: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), GpuError> {
+        self.room.make(device, bytes)?;
+        if self.sent.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes) {
+            self.sent = None;
+            self.sent = Some((device.pinned(bytes)?, device.event()?));
+        }
+        let (Some((pinned, event)), Some(buffer)) = (&mut self.sent, self.room.buffer()) else {
+            return Ok(());
+        };
+        // The last copy may still be reading.
+        event.synchronize()?;
+        write(&mut pinned[..bytes]);
+        // SAFETY: the bytes are written to next after the event that is recorded behind this copy, or dropped, which waits.
+        unsafe { stream.queue_write(buffer, 0, &pinned[..bytes]) }?;
+        stream.record(event)
+    }
+
+    pub(super) fn pointer(&self) -> DevicePointer {
+        self.room.pointer()
+    }
+}
+
+impl<R: Runtime> Default for Staged<R> {
+    fn default() -> Self {
+        Self { room: Room::default(), sent: None }
+    }
+}
+
+/// Puts numbers down as the device reads them.
+pub(super) fn write_i32(out: &mut [u8], numbers: impl IntoIterator<Item = i32>) {
+    out.chunks_exact_mut(4).zip(numbers).for_each(|(out, number)| out.copy_from_slice(&number.to_le_bytes()));
+}
+
+/// Buffers that grow to the largest batch seen and are then reused.
+#[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
+pub struct Scratch<R: Runtime> {
+    pub(super) rows: usize,
+    /// Tokens, positions, and where the pages of each row's sequence begin.
+    pub(super) batch: Staged<R>, // i32 [3, rows]
+    /// Addresses of the batch's pages.
+    pub(super) pages: Staged<R>, // u64 [pages]
+    /// Whether they were sent: `embed`, which begins a batch, does not know the cache.
+    pub(super) has_pages: bool,
+    /// Rows whose outputs are wanted.
+    pub(super) output_rows: Staged<R>, // i32 [rows]
+    /// Cosine and sine of each angle at the first positions.
+    pub(super) rotary: Room<R>, // [rotary_len, head_dim / 2, 2]
+    pub(super) rotary_len: usize,
+    pub(super) hidden: Room<R>,        // [rows, width]
+    pub(super) normed: Room<R>,        // [rows, width]
+    pub(super) query: Room<R>,         // [rows, heads, head_dim]
+    pub(super) sums: Room<R>,          // [rows at a time, heads, spans, head_dim]
+    pub(super) stats: Room<R>,         // [rows at a time, heads, spans, 2]
+    pub(super) attended: Room<R>,      // [rows, heads, head_dim]
+    pub(super) branch: Room<R>,        // [rows, width]
+    pub(super) probabilities: Room<R>, // [rows, experts]
+    pub(super) selection: Room<R>,     // i32 [rows, selected]
+    pub(super) gates: Room<R>,         // [rows, selected]
+    pub(super) group_experts: Room<R>, // i32 [groups]
+    pub(super) group_starts: Room<R>,  // i32 [groups + 1]
+    pub(super) group_pairs: Room<R>,   // i32 [pairs]
+    pub(super) gate: Room<R>,          // [pairs, ffn_width]
+    pub(super) up: Room<R>,            // [pairs, ffn_width]
+    pub(super) activated: Room<R>,     // [pairs, ffn_width]
+    pub(super) down: Room<R>,          // [pairs, width]
+    pub(super) outputs: Room<R>,       // [rows, vocab or width]
+    /// What came back.
+    pub(super) returned: Option<Pinned<R>>,
+}
+
+impl<R: Runtime> Default for Scratch<R> {
+    fn default() -> Self {
+        Self {
+            rows: 0,
+            batch: Staged::default(),
+            pages: Staged::default(),
+            has_pages: false,
+            output_rows: Staged::default(),
+            rotary: Room::default(),
+            rotary_len: 0,
+            hidden: Room::default(),
+            normed: Room::default(),
+            query: Room::default(),
+            sums: Room::default(),
+            stats: Room::default(),
+            attended: Room::default(),
+            branch: Room::default(),
+            probabilities: Room::default(),
+            selection: Room::default(),
+            gates: Room::default(),
+            group_experts: Room::default(),
+            group_starts: Room::default(),
+            group_pairs: Room::default(),
+            gate: Room::default(),
+            up: Room::default(),
+            activated: Room::default(),
+            down: Room::default(),
+            outputs: Room::default(),
+            returned: None,
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
-    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
 };
 use half::bf16;
 
@@ -122,7 +122,7 @@ fn rotate(head: &[f64], angles: &[f32]) -> Vec<f64> {
 
 /// Queries, keys and values of some rows.
 struct Projection<'a> {
-    kind: usize,
+    format: Format,
     weights: &'a [Weights; 3],
     heads: Heads,
     kv: KvType,
@@ -134,7 +134,7 @@ impl Projection<'_> {
     /// Queries of all rows, then keys and values of each; `launches` are numbers of heads. None: by products of their own.
     fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
         let Heads { query, kv, dim } = self.heads;
-        let (count, format) = (positions.len(), STAGED[self.kind].format());
+        let (count, format) = (positions.len(), self.format);
         let rows = Rows::of(count);
         let paged = Paged::new(self.heads, self.kv, positions, || 0xff);
         let queries = Buffer::<f32>::new(count * query * dim);
@@ -226,7 +226,14 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
                 |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
             let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
             let rotary = rotary(heads.dim, 131);
-            let projection = Projection { kind, weights: &weights, heads, kv, rotary: &rotary, round: false };
+            let projection = Projection {
+                format: STAGED[kind].format(),
+                weights: &weights,
+                heads,
+                kv,
+                rotary: &rotary,
+                round: false,
+            };
             let x = random(4, positions.len() * width, 1.0);
             let run = |count: usize, launches: &[usize]| {
                 results(|machine| projection.run(machine, &x[..count * width], &positions[..count], launches))
@@ -255,6 +262,36 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
                 assert_eq!(bits(apart), bits(&together));
                 assert_eq!(bits(products), bits(&together));
             }
+        }
+    }
+}
+
+#[test]
+fn projections_by_matrix_instructions_are_what_they_are_without() {
+    let (heads, positions) = (HEADS[2], [3, 0, 70, 5, 9, 64]);
+    let (width, rotary) = (512, rotary(heads.dim, 71));
+    for kind in STAGED.into_iter().filter(|kind| kind.packed) {
+        let shape = |seed, count| Weights::new(seed, kind, [width, count * heads.dim], 1, [width / 2, 1]);
+        let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
+        let x = to_bf16(&random(4, positions.len() * width, 1.0));
+        for count in [1, 3, 6] {
+            let run = |format| {
+                let projection = Projection {
+                    format,
+                    weights: &weights,
+                    heads,
+                    kv: KvType::F32,
+                    rotary: &rotary,
+                    round: false,
+                };
+                let launches = [heads.query + 2 * heads.kv];
+                mma_results(|machine| {
+                    projection.run(machine, &x[..count * width], &positions[..count], &launches)
+                })
+            };
+            let without = run(kind.format());
+            let expected: Vec<f64> = without.iter().flatten().map(|&x| f64::from(x)).collect();
+            assert_close("projection", &run(kind.format().with_mma().unwrap()), &expected, 2e-6);
         }
     }
 }

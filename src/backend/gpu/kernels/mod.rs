@@ -124,6 +124,7 @@ pub struct Format {
     dtype: DType,
     layout: Layout,
     packed: bool,
+    mma: bool,
 }
 
 impl Format {
@@ -133,7 +134,7 @@ impl Format {
         match layout {
             // Only elements that stand by themselves.
             Layout::InOut if dtype.block() > 1 => None,
-            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false }),
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false, mma: false }),
         }
     }
 
@@ -156,6 +157,15 @@ impl Format {
         !self.packed || scale_inputs.is_multiple_of(TILE_INPUTS) || scale_inputs >= inputs
     }
 
+    /// The same matrices, multiplied by matrix instructions: for NVIDIA's devices from sm_80 on. Those of packed ones only.
+    ///
+    /// Activations have to be bf16 values, as they are where they are rounded before each product. [`Kernel::Embed`] and [`Kernel::Pack`]
+    /// are of the format without.
+    #[must_use]
+    pub const fn with_mma(self) -> Option<Self> {
+        if self.packed { Some(Self { mma: true, ..self }) } else { None }
+    }
+
     /// Whether it was packed.
     #[must_use]
     pub const fn is_packed(self) -> bool {
@@ -171,11 +181,11 @@ impl Format {
         }
     }
 
-    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearTiledMma`] and those beside it. Rows of elements that stand by
-    /// themselves have to be whole units of eight.
+    /// Whether there are kernels of matrix instructions for many rows: [`Kernel::LinearTiledMma`] and those beside it. Rows of a matrix
+    /// that is not packed have to be whole units of eight elements.
     #[must_use]
-    pub const fn has_mma(self) -> bool {
-        self.packed || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
+    pub const fn has_tiled_mma(self) -> bool {
+        self.packed && !self.mma || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
     }
 
     /// Whether these kernels need the sums that [`Kernel::RowSums`] makes.
@@ -184,16 +194,16 @@ impl Format {
         matches!(self.dtype, DType::Q4K | DType::Q5K)
     }
 
-    /// Bytes of shared memory that these kernels have to be launched with.
+    /// Bytes of dynamic shared memory that these kernels have to be launched with.
     #[must_use]
-    pub const fn mma_shared_bytes(self) -> usize {
+    pub const fn tiled_mma_shared_bytes(self) -> usize {
         let rows = MMA_ROWS * MMA_INPUTS * 2;
         let weights = self.bytes(TILE_INPUTS, MMA_OUTPUTS);
         let sums = if self.has_minima() { MMA_ROWS * TILE_INPUTS / 32 * 4 } else { 0 };
         2 * (rows + weights + sums)
     }
 
-    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
+    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`, `q4_k_packed_mma`.
     #[must_use]
     pub fn name(self) -> String {
         let layout = match self.layout {
@@ -201,7 +211,8 @@ impl Format {
             Layout::OutIn => "",
         };
         let packed = if self.packed { "_packed" } else { "" };
-        format!("{}{layout}{packed}", self.dtype)
+        let mma = if self.mma { "_mma" } else { "" };
+        format!("{}{layout}{packed}{mma}", self.dtype)
     }
 
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
@@ -282,7 +293,7 @@ pub enum Kernel {
     Narrow,
     /// Sums of activations, for formats with minima.
     RowSums,
-    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
+    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_tiled_mma`].
     LinearTiledMma(Format),
     /// [`GateUp`](Self::GateUp) for many pairs, likewise.
     GateUpTiledMma(Format),
@@ -332,14 +343,15 @@ impl Kernel {
         }
     }
 
-    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files whose names end in `_mma` need the matrix
-    /// instructions that NVIDIA's have from sm_80 on.
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files and formats whose names end in `_mma` need the
+    /// matrix instructions that NVIDIA's have from sm_80 on.
     #[must_use]
     pub fn runs_on(self, architecture: &str) -> bool {
-        let (file, ..) = self.parts();
+        let (file, format, _) = self.parts();
+        let mma = file.ends_with("_mma") || format.is_some_and(|format| format.ends_with("_mma"));
         let number =
             architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
-        !file.ends_with("_mma") || number.and_then(|number| number.parse().ok()) >= Some(80)
+        !mma || number.and_then(|number| number.parse().ok()) >= Some(80)
     }
 
     /// Its symbol in a compiled module: `linear_q4_k_16`.
@@ -362,7 +374,7 @@ pub enum KernelSet {
     Plain,
     /// Attention by matrix instructions, for heads of so many elements.
     FlashMma(usize),
-    /// Products of many rows by matrix instructions, where [`Format::has_mma`].
+    /// Products of many rows by matrix instructions, where [`Format::has_tiled_mma`].
     TiledMma(Format),
 }
 
@@ -374,10 +386,10 @@ impl KernelSet {
         let pairs = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| (dtype, layout)));
         let formats = pairs.flat_map(|(dtype, layout)| {
             let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
-            [Format::new(dtype, layout), packed].into_iter().flatten()
+            [Format::new(dtype, layout), packed, packed.and_then(Format::with_mma)].into_iter().flatten()
         });
         let sets = formats.flat_map(|format| {
-            let mma = format.has_mma().then_some(Self::TiledMma(format));
+            let mma = format.has_tiled_mma().then_some(Self::TiledMma(format));
             [Self::Format(format)].into_iter().chain(mma)
         });
         [Self::Plain, Self::FlashMma(128)].into_iter().chain(sets).collect()
@@ -438,13 +450,12 @@ impl KernelSet {
                 // Only tables of rows that lie in one piece.
                 let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
                 let pack = format.packed.then_some(Kernel::Pack(format));
-                Rows::ALL
-                    .into_iter()
-                    .flat_map(|rows| products.map(|kernel| kernel(format, rows)))
-                    .chain(tiled.map(|kernel| kernel(format)))
-                    .chain(embed)
-                    .chain(pack)
-                    .collect()
+                let products =
+                    Rows::ALL.into_iter().flat_map(|rows| products.map(|kernel| kernel(format, rows)));
+                if format.mma {
+                    return products.collect();
+                }
+                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
@@ -481,6 +492,9 @@ pub fn source(warp: u32, kernels: &[Kernel]) -> String {
         let (file, format, rows) = kernel.parts();
         let format = format.unwrap_or_default();
         let rows = rows.map(|rows| rows.count().to_string()).unwrap_or_default();
+        if format.ends_with("_mma") {
+            out.push_str("#include \"packed_mma.h\"\n");
+        }
         // Writing to a string does not fail.
         _ = writeln!(out, "#define FORMAT {format}\n#define ROWS {rows}\n#include \"{file}.cu\"");
         out.push_str("#undef FORMAT\n#undef ROWS\n");
@@ -538,6 +552,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("pack.cu"),
         file!("packed.h"),
         file!("packed_formats.h"),
+        file!("packed_mma.h"),
         file!("packed_product.h"),
         file!("plain.h"),
         file!("portable.h"),

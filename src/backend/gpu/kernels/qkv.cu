@@ -1,9 +1,8 @@
 // Queries, keys and values: products, rotary embedding, and keys and values into the cache.
-#include "rope.h"
 #include "packed_product.h"
+#include "rotary.h"
 
-// Heads are numbered queries first, then keys, then values; a launch takes `gridDim.y` from `first_head` on, those whose matrices are
-// stored in this format.
+// Heads are numbered as in rotary.h; a launch takes `gridDim.y` from `first_head` on, those whose matrices are stored in this format.
 //
 // grid: [ceil(head_dim / 2 / OUTPUTS), heads of this launch, ceil(rows / ROWS)]
 KERNEL(NAME_ROWS(qkv),
@@ -33,6 +32,6 @@ KERNEL(NAME_ROWS(qkv),
         const int o = i % Product::OUTPUTS, j = first + o, row = first_row + i / Product::OUTPUTS;
         if (j >= half) continue;
         const float a = lower[o * ROWS + i / Product::OUTPUTS], b = upper[o * ROWS + i / Product::OUTPUTS];
-        store_projected(query, cache, rotary, row, number, heads, j, a, b, round);
+        finish_projection(query, cache, rotary, heads, round, number, row, j, a, b);
     }
 }

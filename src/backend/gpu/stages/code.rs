@@ -50,8 +50,8 @@ impl<R: Runtime> Code<R> {
         inputs: usize,
     ) -> Result<Products<R>, GpuError> {
         let mma = mma(format);
-        let shared = format.mma_shared_bytes();
-        let has_mma = format.mma_fits(inputs) && self.can(mma, shared);
+        let shared = format.tiled_mma_shared_bytes();
+        let has_mma = format.tiled_mma_fits(inputs) && self.can(mma, shared);
         Ok(Products {
             few: self.tiles(few, format)?,
             tiled: Arc::new(self.kernel(tiled(format), 0)?),
@@ -82,12 +82,12 @@ impl<R: Runtime> Code<R> {
 type ProductKernels = (fn(Format, Rows) -> Kernel, fn(Format) -> Kernel, fn(Format) -> Kernel);
 
 /// Those of [`Kernel::Linear`].
-pub(super) const LINEAR: ProductKernels = (Kernel::Linear, Kernel::LinearTiled, Kernel::LinearMma);
+pub(super) const LINEAR: ProductKernels = (Kernel::Linear, Kernel::LinearTiled, Kernel::LinearTiledMma);
 /// Those of [`Kernel::GateUp`].
-pub(super) const GATE_UP: ProductKernels = (Kernel::GateUp, Kernel::GateUpTiled, Kernel::GateUpMma);
+pub(super) const GATE_UP: ProductKernels = (Kernel::GateUp, Kernel::GateUpTiled, Kernel::GateUpTiledMma);
 /// Those of [`Kernel::ExpertLinear`].
 pub(super) const EXPERT_LINEAR: ProductKernels =
-    (Kernel::ExpertLinear, Kernel::ExpertLinearTiled, Kernel::ExpertLinearMma);
+    (Kernel::ExpertLinear, Kernel::ExpertLinearTiled, Kernel::ExpertLinearTiledMma);
 
 /// Kernels that multiply a few rows with weights of one format, for each size of tile.
 pub(super) struct Tiles<R: Runtime> {

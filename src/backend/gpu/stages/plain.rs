@@ -16,7 +16,7 @@ use crate::error::Result;
 /// The kernels, for a model's sizes.
 pub(super) struct Kernels<R: Runtime> {
     pub(super) rms_norm: Function<R>,
-    pub(super) rotate: Function<R>,
+    pub(super) rotary: Function<R>,
     pub(super) attention: ForKv<R>,
     pub(super) merge: Function<R>,
     pub(super) flash: Option<Flash<R>>,
@@ -92,7 +92,7 @@ impl<R: Runtime> Kernels<R> {
         let router = |kernel| code.kernel(kernel, router_shared(config));
         Ok(Self {
             rms_norm: kernel(Kernel::RmsNorm)?,
-            rotate: kernel(Kernel::Rotate)?,
+            rotary: kernel(Kernel::Rotary)?,
             attention: ForKv::new(code, Kernel::Attention, attention_shared)?,
             merge: kernel(Kernel::Merge)?,
             flash: Flash::new(code, config, precision)?,

@@ -104,7 +104,7 @@ impl<R: Runtime> Gpu<R> {
             ];
             let grid = [rows.div_ceil(MMA_ROWS), outputs.div_ceil(MMA_OUTPUTS), 1];
             // SAFETY: all of them hold `rows` rows of the matrix's sides.
-            return unsafe { self.launch(kernel, grid, weights.format.mma_shared_bytes(), arguments) };
+            return unsafe { self.launch(kernel, grid, weights.format.tiled_mma_shared_bytes(), arguments) };
         }
         let (kernel, grid) = if way == Way::Few {
             let (kernel, tile_rows) = products.few.of(rows);
@@ -190,15 +190,17 @@ impl<R: Runtime> Gpu<R> {
         let arguments = [
             (&query).into(),
             cache.into(),
+            (&query).into(),
             (&keys).into(),
             (&values).into(),
             (&rotary).into(),
             (&heads).into(),
             (&round).into(),
         ];
-        let grid = [config.heads + 2 * config.kv_heads, rows, 1];
+        let pairs = (config.heads + 2 * config.kv_heads) * config.head_dim / 2;
+        let grid = [pairs.div_ceil(THREADS), rows, 1];
         // SAFETY: all of them hold `rows` rows; each row's page and angles are there, for its position.
-        unsafe { self.launch(&self.kernels.rotate, grid, 0, arguments) }
+        unsafe { self.launch(&self.kernels.rotary, grid, 0, arguments) }
     }
 
     /// Attention's output projection.
@@ -315,7 +317,7 @@ impl<R: Runtime> Gpu<R> {
                         (&count).into(),
                         (&share).into(),
                     ];
-                    self.launch(kernel, grid, weights.format.mma_shared_bytes(), arguments)
+                    self.launch(kernel, grid, weights.format.tiled_mma_shared_bytes(), arguments)
                 }
             }
         }
@@ -375,7 +377,7 @@ impl<R: Runtime> Gpu<R> {
                         (&count).into(),
                         (&selected).into(),
                     ];
-                    self.launch(kernel, grid, layer.gate.format.mma_shared_bytes(), arguments)
+                    self.launch(kernel, grid, layer.gate.format.tiled_mma_shared_bytes(), arguments)
                 }
             }
         }

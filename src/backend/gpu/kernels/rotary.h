@@ -1,11 +1,13 @@
-// Where projected queries, keys and values go.
+// What becomes of projections: the rotary embedding of queries and keys, and keys and values into the cache.
 #pragma once
 #include "cache.h"
 
-// Elements `j` and `half + j` of a head are turned together, unless it is a value's. Heads are numbered queries first, then keys, then
-// values.
-DEVICE void store_projected(float* query, const Cache& cache, const float* rotary, int row, int number, int heads, int j, float a,
-                            float b, int round) {
+// Heads are numbered queries first, then keys, then values. Elements `j` and `head_dim / 2 + j` of a row's head are `a` and `b`: they are
+// turned together.
+DEVICE void finish_projection(float* query,        // [rows, heads, head_dim]
+                              const Cache& cache,
+                              const float* rotary, // [positions, head_dim / 2, 2]: cosine and sine
+                              int heads, int round, int number, int row, int j, float a, float b) {
     const int half = cache.head_dim / 2;
     const bool is_query = number < heads, is_value = number >= heads + cache.kv_heads;
     const int head = is_query ? number : (number - heads) % cache.kv_heads;

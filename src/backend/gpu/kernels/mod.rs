@@ -204,6 +204,12 @@ impl Format {
         format!("{}{layout}{packed}", self.dtype)
     }
 
+    /// How [`Kernel::Dequantise`] writes the weights of some outputs.
+    #[must_use]
+    pub const fn slab_layout(self) -> Layout {
+        if self.packed { Layout::OutIn } else { self.layout }
+    }
+
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
     /// one.
     #[must_use]
@@ -294,6 +300,8 @@ pub enum Kernel {
     ResidualRoute,
     /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
     CombineResidual,
+    /// Weights of a range of outputs, rounded to bf16, for the vendor's library: see `blas` and [`Format::slab_layout`].
+    Dequantise(Format),
 }
 
 impl Kernel {
@@ -326,6 +334,7 @@ impl Kernel {
             Self::Combine => ("combine", None, None),
             Self::ResidualRoute => ("residual_route", None, None),
             Self::CombineResidual => ("combine_residual", None, None),
+            Self::Dequantise(format) => ("dequantise", Some(format.name()), None),
         }
     }
 
@@ -379,6 +388,7 @@ impl KernelSet {
     pub const fn of(kernel: Kernel) -> Self {
         match kernel {
             Kernel::Embed(format)
+            | Kernel::Dequantise(format)
             | Kernel::Qkv(format, _)
             | Kernel::Linear(format, _)
             | Kernel::GateUp(format, _)
@@ -436,6 +446,7 @@ impl KernelSet {
                     .chain(mma.into_iter().flatten())
                     .chain(embed)
                     .chain(pack)
+                    .chain([Kernel::Dequantise(format)])
                     .collect()
             }
             Self::Plain => vec![
@@ -494,6 +505,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("cache.h"),
         file!("combine.cu"),
         file!("combine_residual.cu"),
+        file!("dequantise.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
         file!("expert_linear_mma.cu"),
@@ -537,6 +549,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),
+        file!("slab.h"),
         file!("tiled.h"),
     ]
 }

@@ -302,6 +302,10 @@ pub enum Kernel {
     CombineResidual,
     /// Weights of a range of outputs, rounded to bf16, for the vendor's library: see `blas` and [`Format::slab_layout`].
     Dequantise(Format),
+    /// Rows by expert, rounded to bf16, for the same; [`Narrow`](Self::Narrow) is for rows as they are.
+    Gather,
+    /// Products of rows by expert, to the places of their pairs.
+    Scatter,
 }
 
 impl Kernel {
@@ -335,6 +339,8 @@ impl Kernel {
             Self::ResidualRoute => ("residual_route", None, None),
             Self::CombineResidual => ("combine_residual", None, None),
             Self::Dequantise(format) => ("dequantise", Some(format.name()), None),
+            Self::Gather => ("gather", None, None),
+            Self::Scatter => ("scatter", None, None),
         }
     }
 
@@ -413,7 +419,9 @@ impl KernelSet {
             | Kernel::Activate
             | Kernel::Combine
             | Kernel::ResidualRoute
-            | Kernel::CombineResidual => Self::Plain,
+            | Kernel::CombineResidual
+            | Kernel::Gather
+            | Kernel::Scatter => Self::Plain,
         }
     }
 
@@ -465,6 +473,8 @@ impl KernelSet {
                 Kernel::Combine,
                 Kernel::ResidualRoute,
                 Kernel::CombineResidual,
+                Kernel::Gather,
+                Kernel::Scatter,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
         }
@@ -520,6 +530,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("gate_up.cu"),
         file!("gate_up_mma.cu"),
         file!("gate_up_tiled.cu"),
+        file!("gather.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
@@ -549,6 +560,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),
+        file!("scatter.cu"),
         file!("slab.h"),
         file!("tiled.h"),
     ]

@@ -238,6 +238,12 @@ impl Format {
         format!("{}{layout}{packed}{mma}", self.dtype)
     }
 
+    /// How [`Kernel::Dequantise`] writes the weights of some outputs.
+    #[must_use]
+    pub const fn slab_layout(self) -> Layout {
+        if self.packed { Layout::OutIn } else { self.layout }
+    }
+
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
     /// one.
     #[must_use]
@@ -330,6 +336,12 @@ pub enum Kernel {
     ResidualRoute,
     /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
     CombineResidual,
+    /// Weights of a range of outputs, rounded to bf16, for the vendor's library: see `blas` and [`Format::slab_layout`].
+    Dequantise(Format),
+    /// Rows by expert, rounded to bf16, for the same; [`Narrow`](Self::Narrow) is for rows as they are.
+    Gather,
+    /// Products of rows by expert, to the places of their pairs.
+    Scatter,
 }
 
 impl Kernel {
@@ -363,6 +375,9 @@ impl Kernel {
             Self::Combine => ("combine", None, None),
             Self::ResidualRoute => ("residual_route", None, None),
             Self::CombineResidual => ("combine_residual", None, None),
+            Self::Dequantise(format) => ("dequantise", Some(format.name()), None),
+            Self::Gather => ("gather", None, None),
+            Self::Scatter => ("scatter", None, None),
         }
     }
 
@@ -423,6 +438,7 @@ impl KernelSet {
     pub const fn of(kernel: Kernel) -> Self {
         match kernel {
             Kernel::Embed(format)
+            | Kernel::Dequantise(format)
             | Kernel::Qkv(format, _)
             | Kernel::Linear(format, _)
             | Kernel::GateUp(format, _)
@@ -448,7 +464,9 @@ impl KernelSet {
             | Kernel::Activate
             | Kernel::Combine
             | Kernel::ResidualRoute
-            | Kernel::CombineResidual => Self::Plain,
+            | Kernel::CombineResidual
+            | Kernel::Gather
+            | Kernel::Scatter => Self::Plain,
         }
     }
 
@@ -478,7 +496,8 @@ impl KernelSet {
                 if format.mma {
                     return products.collect();
                 }
-                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
+                let tiled = tiled.map(|kernel| kernel(format));
+                products.chain(tiled).chain(embed).chain(pack).chain([Kernel::Dequantise(format)]).collect()
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
@@ -497,6 +516,8 @@ impl KernelSet {
                 Kernel::Combine,
                 Kernel::ResidualRoute,
                 Kernel::CombineResidual,
+                Kernel::Gather,
+                Kernel::Scatter,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
             Self::TiledMma(format) => {
@@ -544,6 +565,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("cache.h"),
         file!("combine.cu"),
         file!("combine_residual.cu"),
+        file!("dequantise.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
         file!("expert_linear_tiled.cu"),
@@ -558,6 +580,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("gate_up.cu"),
         file!("gate_up_tiled.cu"),
         file!("gate_up_tiled_mma.cu"),
+        file!("gather.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
@@ -590,6 +613,8 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),
+        file!("scatter.cu"),
+        file!("slab.h"),
         file!("tiled.h"),
     ]
 }

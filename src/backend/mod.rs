@@ -223,10 +223,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Activations of the current batch.
     type Scratch: Send;
 
-    /// What to call it: `cpu (avx512, 2 threads)`.
+    /// What to call it: `cpu (avx512, 2 threads)`, `cuda:0 (NVIDIA H200, sm_90)`.
     fn name(&self) -> String;
 
-    /// Makes one layer's weights resident.
+    /// Makes one layer's weights resident. May [report](Control::report) how far it is, in units of its own.
     ///
     /// # Errors
     /// A type that is not supported, values that are not finite, unreadable bytes, no memory; [`Cancelled`](crate::Cancelled).
@@ -234,6 +234,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Makes embedding, last norm and output projection resident. Errors as [`load_layer`](Self::load_layer).
     fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Self::Head>;
+
+    /// All weights are resident: what loading alone needed can go.
+    ///
+    /// # Errors
+    /// Those of loading that are not known earlier.
+    fn loaded(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// A cache without pages.
     fn cache(&self, kv: KvType) -> Self::Cache;

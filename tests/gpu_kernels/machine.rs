@@ -74,6 +74,7 @@ fn all(warp: u32) -> Vec<Kernel> {
     for kind in packed() {
         let format = kind.format();
         kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Linear(format, Rows::Four)]);
+        kernels.push(Kernel::LinearTiled(format));
     }
     for kind in STAGED {
         let format = kind.format();

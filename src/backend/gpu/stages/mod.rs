@@ -5,13 +5,15 @@
 
 mod cache;
 mod code;
+mod load;
 mod scratch;
 mod weights;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use self::code::Code;
+use self::load::Loader;
 use self::scratch::{Room, Scratch, write_i32};
 use self::weights::{Activation, Head, Heads, Layer, Weights};
 use super::kernels::{self, Groups, Kernel, SPAN, THREADS};
@@ -19,13 +21,10 @@ use super::{
     Argument, Buffer, CompileOptions, Device, DevicePointer, Function, GpuError, Launch, Runtime, Stream,
 };
 use crate::backend::values::Rotary;
-use crate::backend::{
-    Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
-};
+use crate::backend::{Backend, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::Blob;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 use self::cache::Cache;
@@ -35,9 +34,6 @@ const SPAN_BYTES: usize = 64 << 20;
 
 /// Rows of blocks that a launch may have.
 const MAX_GRID_ROWS: usize = u16::MAX as usize;
-
-/// Bytes read between two looks at whether to go on.
-const BLOCK: usize = 32 << 20;
 
 /// How a GPU computes.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +72,10 @@ pub struct Gpu<R: Runtime> {
     kernels: Kernels<R>,
     code: Code<R>,
     stream: Stream<R>,
+    /// While weights are loaded.
+    loader: Mutex<Option<Loader<R>>>,
     device: Device<R>,
+    ordinal: usize,
 }
 
 /// The kernels that read no weights of any format.
@@ -114,34 +113,13 @@ impl<R: Runtime> Gpu<R> {
         };
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
-        Ok(Self { config, precision: options.precision, rotary, kernels, code, stream, device })
+        let (precision, loader) = (options.precision, Mutex::default());
+        Ok(Self { config, precision, rotary, kernels, code, stream, loader, device, ordinal })
     }
 
     /// Whether products see activations rounded to bf16, as kernels are told.
     fn round(&self) -> i32 {
         i32::from(self.precision == Precision::Standard)
-    }
-
-    /// Numbers of the host's in new device memory.
-    fn upload(&self, values: &[f32]) -> Result<Buffer<R>> {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let buffer = self.device.allocate(bytes.len(), "weights")?;
-        self.stream.write(&buffer, 0, &bytes)?;
-        Ok(buffer)
-    }
-
-    /// Copies a tensor's bytes to the device.
-    fn read_to(&self, to: &Buffer<R>, at: usize, tensor: &str, data: &Blob, control: &Control) -> Result<()> {
-        let total = data.len() as usize;
-        let mut block = vec![0; total.min(BLOCK)];
-        for start in (0..total).step_by(BLOCK) {
-            control.check()?;
-            let part = &mut block[..BLOCK.min(total - start)];
-            data.read_at(start as u64, part)
-                .map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })?;
-            self.stream.write(to, at + start, part)?;
-        }
-        Ok(())
     }
 
     /// Queues a kernel.
@@ -504,7 +482,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn name(&self) -> String {
         let properties = self.device.properties();
-        format!("{} ({}, {})", R::NAME, properties.name, properties.architecture)
+        format!("{}:{} ({}, {})", R::NAME, self.ordinal, properties.name, properties.architecture)
     }
 
     fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {
@@ -513,6 +491,13 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Head<R>> {
         self.load_head_weights(head, control)
+    }
+
+    fn loaded(&self) -> Result<()> {
+        let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(loader);
+        // Whatever went wrong with a copy is told here.
+        Ok(self.stream.synchronize()?)
     }
 
     fn cache(&self, kv: KvType) -> Cache<R> {

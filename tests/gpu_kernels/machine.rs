@@ -78,7 +78,7 @@ fn all(warp: u32) -> Vec<Kernel> {
     for kind in packed() {
         let format = kind.format();
         kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Dequantise(format)]);
-        kernels.push(Kernel::Linear(format, Rows::Four));
+        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
     for kind in STAGED {
         let format = kind.format();

@@ -9,6 +9,17 @@
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
 //! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
 //!
+//! Many rows, as those of a prompt, may go another way, whose sums differ in their order only:
+//!
+//! * [`Flash`](Kernel::Flash) is attention of [`flash_tiles`], without [`Merge`](Kernel::Merge);
+//! * [`LinearTiled`](Kernel::LinearTiled), [`GateUpTiled`](Kernel::GateUpTiled) and
+//!   [`ExpertLinearTiled`](Kernel::ExpertLinearTiled) share each weight read among [`TILED_ROWS`]; queries, keys and values are then
+//!   three products, which [`Rotary`](Kernel::Rotary) finishes;
+//! * where activations are rounded and the device is NVIDIA's, from sm_80 on, matrix instructions do the same:
+//!   [`FlashMma`](Kernel::FlashMma), [`LinearTiledMma`](Kernel::LinearTiledMma), [`GateUpTiledMma`](Kernel::GateUpTiledMma),
+//!   [`ExpertLinearTiledMma`](Kernel::ExpertLinearTiledMma). The products take activations of [`Narrow`](Kernel::Narrow) and, for
+//!   formats [with minima](Format::has_minima), their sums by [`RowSums`](Kernel::RowSums).
+//!
 //! Matrices lie on the device as they are stored, or packed: rearranged once, by [`Pack`](Kernel::Pack), so that a lane loads 16 bytes
 //! at a time and several outputs share each activation. Bits of a packed weight, its scales included:
 //!
@@ -27,6 +38,7 @@ mod tables;
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::backend::{KvType, PAGE};
 use crate::tensor::{DType, Layout};
@@ -61,10 +73,30 @@ pub const FLASH_MMA_QUERIES: usize = 128;
 /// Elements that a head has at most for both.
 pub const FLASH_HEAD_DIM: usize = 128;
 
-/// Positions that [`Kernel::Flash`] goes on by.
+/// Positions of a step of [`Kernel::Flash`].
 const FLASH_STEP: usize = 32;
 
-/// Bytes of shared memory that [`Kernel::Flash`] has to be launched with.
+/// Tiles for [`Kernel::Flash`] and [`Kernel::FlashMma`], a first row and a number of rows each, of batches in which each sequence has
+/// consecutive rows. A tile has up to `rows` rows: the block's queries over the heads that share a key/value head.
+///
+/// Rows late in a sequence, which take longest, come first.
+///
+/// ```
+/// use grok1::backend::gpu::kernels::{FLASH_QUERIES, flash_tiles};
+///
+/// let (prompt, single) = (0..15, 15..16);
+/// assert_eq!(flash_tiles([prompt, single], FLASH_QUERIES / 6), [[15, 1], [10, 5], [0, 10]]);
+/// ```
+#[must_use]
+pub fn flash_tiles(sequences: impl IntoIterator<Item = Range<usize>>, rows: usize) -> Vec<[i32; 2]> {
+    let tile = |first: usize, end: usize| [first as i32, rows.min(end - first) as i32];
+    let tiles = |own: Range<usize>| own.clone().step_by(rows).map(move |first| tile(first, own.end));
+    let mut tiles: Vec<_> = sequences.into_iter().flat_map(tiles).collect();
+    tiles.reverse();
+    tiles
+}
+
+/// Bytes of dynamic shared memory that [`Kernel::Flash`] has to be launched with.
 #[must_use]
 pub const fn flash_shared_bytes(head_dim: usize) -> usize {
     let stride = head_dim.next_multiple_of(UNIT) + 4;
@@ -74,7 +106,7 @@ pub const fn flash_shared_bytes(head_dim: usize) -> usize {
 /// The same for [`Kernel::FlashMma`].
 #[must_use]
 pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
-    4 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
+    2 * 2 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
 }
 
 /// Weights that a lane unpacks at a time.

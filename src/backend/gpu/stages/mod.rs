@@ -119,7 +119,7 @@ impl<R: Runtime> Gpu<R> {
     /// A backend for models of `config` on a device.
     ///
     /// # Errors
-    /// [`GpuError`]: no such device, nothing that compiles for it.
+    /// [`GpuError`](super::GpuError): no such device, nothing that compiles for it.
     pub fn open(runtime: &Arc<R>, ordinal: usize, config: ModelConfig, options: GpuOptions) -> Result<Self> {
         let device = Device::open(runtime, ordinal)?;
         let rounds = options.precision == Precision::Standard;

@@ -22,6 +22,7 @@ mod choice;
 mod conformance;
 mod goldens;
 mod loading;
+mod passes;
 mod sessions;
 
 use std::sync::Arc;

@@ -1,11 +1,14 @@
 //! Weights on a device. Uses `kernels`, `code`, `load` and `backend`.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use super::Gpu;
-use super::code::Tiles;
-use super::load::{Content, Loader, Transfer};
-use crate::backend::gpu::kernels::{self, Format, Kernel};
+use super::attention::MAX_GRID_ROWS;
+use super::code::{EXPERT_LINEAR, GATE_UP, LINEAR, Products, Tiles};
+use super::load::{Content, Loader, Pack, Transfer};
+use crate::backend::gpu::kernels::{self, Format, Kernel, TILE_OUTPUTS};
 use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
 use crate::backend::{BackendError, values};
 use crate::control::Control;
@@ -18,8 +21,9 @@ pub(super) struct Weights<R: Runtime> {
     pub(super) format: Format,
     /// As kernels see the first, whose addresses are those of the buffers.
     pub(super) matrix: kernels::Matrix,
+    pub(super) inputs: usize,
     pub(super) outputs: usize,
-    _data: Arc<Buffer<R>>,           // [matrices][outputs, inputs] or [inputs, outputs]
+    _data: Arc<Buffer<R>>, // [matrices][outputs, inputs] or [inputs, outputs], or tiles
     _scales: Option<Arc<Buffer<R>>>, // f32 [matrices][outputs / shared, inputs / shared]
 }
 
@@ -33,19 +37,25 @@ pub(super) struct Heads<R: Runtime> {
 /// How gate and up become activated values.
 pub(super) enum Activation<R: Runtime> {
     /// In one kernel, where both have one format.
-    Fused(Tiles<R>),
+    Fused(Products<R>),
     /// Gate and up.
-    Apart([Tiles<R>; 2]),
+    Apart([Products<R>; 2]),
 }
 
 /// One layer's weights.
 #[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
 pub struct Layer<R: Runtime> {
+    /// No other layer of this process has it.
+    pub(super) id: u64,
+    /// Whether all of its products can be done by matrix instructions.
+    pub(super) has_mma: bool,
     pub(super) attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) query_key_value: [Weights<R>; 3],
     pub(super) heads: Vec<Heads<R>>,
+    /// The same as products of their own, for many rows.
+    pub(super) head_products: [Products<R>; 3],
     pub(super) output: Weights<R>,
-    pub(super) output_tiles: Tiles<R>,
+    pub(super) output_products: Products<R>,
     pub(super) post_attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) moe_norm: Arc<Buffer<R>>,            // f32 [width]
     pub(super) router: Arc<Buffer<R>>,              // f32 [experts, width]
@@ -53,7 +63,7 @@ pub struct Layer<R: Runtime> {
     pub(super) up: Weights<R>,
     pub(super) activation: Activation<R>,
     pub(super) down: Weights<R>,
-    pub(super) down_tiles: Tiles<R>,
+    pub(super) down_products: Products<R>,
     pub(super) post_moe_norm: Arc<Buffer<R>>, // f32 [width]
 }
 
@@ -65,8 +75,10 @@ pub struct Head<R: Runtime> {
     pub(super) norm: Arc<Buffer<R>>, // f32 [width]
     /// If it is not the embedding.
     pub(super) output: Option<Weights<R>>,
-    pub(super) output_tiles: Tiles<R>,
+    pub(super) output_products: Products<R>,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Buffers whose weights are still to be copied.
 struct Loading<'a, R: Runtime> {
@@ -75,7 +87,7 @@ struct Loading<'a, R: Runtime> {
 }
 
 impl<'a, R: Runtime> Loading<'a, R> {
-    /// A buffer for `contents`, one after another.
+    /// A buffer for `contents`, one after another, as they are.
     fn buffer(
         &mut self,
         contents: impl Iterator<Item = Content<'a>> + Clone,
@@ -84,7 +96,7 @@ impl<'a, R: Runtime> Loading<'a, R> {
         let to = Arc::new(self.gpu.device.allocate(bytes, "weights")?);
         let mut at = 0;
         for content in contents {
-            self.transfers.push(Transfer { content, to: Arc::clone(&to), at });
+            self.transfers.push(Transfer { content, to: Arc::clone(&to), at, pack: None });
             at += content.bytes();
         }
         Ok(to)
@@ -94,16 +106,41 @@ impl<'a, R: Runtime> Loading<'a, R> {
         Ok(self.buffer([Content::Vector(vector)].into_iter())?)
     }
 
-    /// Matrices of one shape, format and grain of scales.
-    fn matrices(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
+    /// A buffer for matrices of a packed format, one after another.
+    fn packed(&mut self, matrices: &'a [Matrix], format: Format) -> Result<Arc<Buffer<R>>, GpuError> {
+        let [inputs, outputs] = matrices.first().map_or([0; 2], |first| [first.inputs, first.outputs]);
+        let bytes = format.bytes(inputs, outputs);
+        let to = Arc::new(self.gpu.device.allocate(bytes * matrices.len(), "weights")?);
+        let pack = Arc::new(Pack { kernel: self.gpu.code.kernel(Kernel::Pack(format), 0)?, inputs, outputs });
+        for (index, matrix) in matrices.iter().enumerate() {
+            let (content, at) = (Content::Elements(matrix), index * bytes);
+            let (to, pack) = (Arc::clone(&to), Some(Arc::clone(&pack)));
+            self.transfers.push(Transfer { content, to, at, pack });
+        }
+        Ok(to)
+    }
+
+    /// The format that a matrix gets, whose outputs are computed `unit` by `unit`.
+    fn format(&self, matrix: &Matrix, unit: usize) -> Option<Format> {
+        let Matrix { dtype, layout, inputs, outputs, .. } = *matrix;
+        let [scale_inputs, _] = grain(matrix).unwrap_or([inputs, outputs]);
+        let packed = Format::packed(dtype, layout, inputs, outputs).filter(|packed| {
+            let fits = packed.scales_fit(scale_inputs, inputs) && unit.is_multiple_of(packed.strip());
+            self.gpu.packs && fits && outputs / TILE_OUTPUTS <= MAX_GRID_ROWS
+        });
+        packed.or_else(|| Format::new(dtype, layout))
+    }
+
+    /// Matrices of one shape, format and grain of scales, whose outputs are computed `unit` by `unit`.
+    fn matrices(&mut self, matrices: &'a [Matrix], unit: usize) -> Result<Weights<R>> {
         let Some((first, others)) = matrices.split_first() else { return Err(BackendError::Batch.into()) };
         let form =
             |matrix: &Matrix| (matrix.dtype, matrix.layout, matrix.inputs, matrix.outputs, grain(matrix));
         if let Some(other) = others.iter().find(|other| form(other) != form(first)) {
             return Err(unsupported(other).into());
         }
-        let Matrix { dtype, layout, inputs, outputs, .. } = *first;
-        let format = Format::new(dtype, layout).ok_or_else(|| unsupported(first))?;
+        let Matrix { dtype, inputs, outputs, .. } = *first;
+        let format = self.format(first, unit).ok_or_else(|| unsupported(first))?;
         let size = |size: usize| i32::try_from(size).map_err(|_| unsupported(first));
         for matrix in matrices {
             values::check_rows(matrix)?;
@@ -111,7 +148,11 @@ impl<'a, R: Runtime> Loading<'a, R> {
         }
         let grain = grain(first);
         let scales = grain.map(|_| self.buffer(matrices.iter().map(Content::Scales))).transpose()?;
-        let data = self.buffer(matrices.iter().map(Content::Elements))?;
+        let data = if format.is_packed() {
+            self.packed(matrices, format)?
+        } else {
+            self.buffer(matrices.iter().map(Content::Elements))?
+        };
         let [scale_inputs, scale_outputs] = grain.unwrap_or([1, 1]);
         let matrix = kernels::Matrix {
             data: data.pointer().0,
@@ -121,11 +162,21 @@ impl<'a, R: Runtime> Loading<'a, R> {
             inputs: size(inputs)?,
             outputs: size(outputs)?,
         };
-        Ok(Weights { format, matrix, outputs, _data: data, _scales: scales })
+        Ok(Weights { format, matrix, inputs, outputs, _data: data, _scales: scales })
     }
 
     fn matrix(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
-        self.matrices(std::slice::from_ref(matrix))
+        self.matrices(std::slice::from_ref(matrix), matrix.outputs)
+    }
+
+    /// Matrices of all experts.
+    fn experts(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
+        self.matrices(matrices, matrices.first().map_or(0, |first| first.outputs))
+    }
+
+    /// A matrix of heads, which the rotary embedding turns by halves.
+    fn heads(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
+        self.matrices(std::slice::from_ref(matrix), self.gpu.config.head_dim / 2)
     }
 }
 
@@ -145,29 +196,46 @@ impl<R: Runtime> Gpu<R> {
         let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         // Not kept after an error: it may have lost a part.
         let mut loader = kept.take().map_or_else(|| Loader::new(&self.device), Ok)?;
-        loader.run(&self.stream, &loading.transfers, control)?;
+        loader.run(&self.device, &self.stream, &loading.transfers, control)?;
         *kept = Some(loader);
         Ok(())
     }
 
     pub(super) fn load_layer_weights(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
-        let query = loading.matrix(&layer.query)?;
-        let query_key_value = [query, loading.matrix(&layer.key)?, loading.matrix(&layer.value)?];
-        let (output, gate) = (loading.matrix(&layer.output)?, loading.matrices(&layer.gate)?);
-        let (up, down) = (loading.matrices(&layer.up)?, loading.matrices(&layer.down)?);
+        let query = loading.heads(&layer.query)?;
+        let query_key_value = [query, loading.heads(&layer.key)?, loading.heads(&layer.value)?];
+        let (output, gate) = (loading.matrix(&layer.output)?, loading.experts(&layer.gate)?);
+        let (up, down) = (loading.experts(&layer.up)?, loading.experts(&layer.down)?);
         let code = &self.code;
         let activation = if gate.format == up.format {
-            Activation::Fused(code.tiles(Kernel::GateUp, gate.format)?)
+            Activation::Fused(code.products(GATE_UP, gate.format, gate.inputs)?)
         } else {
-            let tiles = |weights: &Weights<R>| code.tiles(Kernel::ExpertLinear, weights.format);
-            Activation::Apart([tiles(&gate)?, tiles(&up)?])
+            let products =
+                |weights: &Weights<R>| code.products(EXPERT_LINEAR, weights.format, weights.inputs);
+            Activation::Apart([products(&gate)?, products(&up)?])
         };
+        let linear = |weights: &Weights<R>| code.products(LINEAR, weights.format, weights.inputs);
+        let [query, key, value] = query_key_value.each_ref().map(linear);
+        let head_products = [query?, key?, value?];
+        let output_products = linear(&output)?;
+        let down_products = code.products(EXPERT_LINEAR, down.format, down.inputs)?;
+        let activated = match &activation {
+            Activation::Fused(products) => std::slice::from_ref(products),
+            Activation::Apart(products) => products,
+        };
+        let has_mma = [&output_products, &down_products]
+            .into_iter()
+            .chain(head_products.iter().chain(activated))
+            .all(|products| products.mma.is_some());
         let loaded = Layer {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            has_mma,
             attention_norm: loading.vector(&layer.attention_norm)?,
             heads: self.heads(&query_key_value)?,
+            head_products,
             query_key_value,
-            output_tiles: code.tiles(Kernel::Linear, output.format)?,
+            output_products,
             output,
             post_attention_norm: loading.vector(&layer.post_attention_norm)?,
             moe_norm: loading.vector(&layer.moe_norm)?,
@@ -175,7 +243,7 @@ impl<R: Runtime> Gpu<R> {
             activation,
             gate,
             up,
-            down_tiles: code.tiles(Kernel::ExpertLinear, down.format)?,
+            down_products,
             down,
             post_moe_norm: loading.vector(&layer.post_moe_norm)?,
         };
@@ -209,10 +277,11 @@ impl<R: Runtime> Gpu<R> {
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
         let embedding = loading.matrix(&head.embedding)?;
         let output = head.output.as_ref().map(|output| loading.matrix(output)).transpose()?;
+        let projection = output.as_ref().unwrap_or(&embedding);
         let loaded = Head {
             embed: self.code.kernel(Kernel::Embed(embedding.format), 0)?,
             norm: loading.vector(&head.norm)?,
-            output_tiles: self.code.tiles(Kernel::Linear, output.as_ref().unwrap_or(&embedding).format)?,
+            output_products: self.code.products(LINEAR, projection.format, projection.inputs)?,
             embedding,
             output,
         };

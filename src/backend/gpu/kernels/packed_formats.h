@@ -351,9 +351,44 @@ struct SixBitScales {
     }
 };
 
+// Five pairs of neighbours in each word, of three bits from bit `3 * slot` and, for the second, `16 + 3 * slot` on; two more pairs have
+// their bits over those, a word for each bit. A step is two pairs.
 template <>
-struct Packed<q3_k> : Plain<q3_k, 2, 1, 4, 4> {
+struct Packed<q3_k> {
+    static const int WORDS = 6, RUN = 4, SCALE_STEPS = 1, PAIRS = 30;
+    static const bool MINS = false, BESIDE = false;
     typedef Scaled<SixBitScales, MINS> Scales;
+
+    // The last pairs, as the first slot of a word.
+    DEVICE u32 spare_pair(const u32 (&words)[WORDS], int pair) {
+        const int first = (pair - PAIRS) * 3;
+        return (words[first] >> 15 & 0x00010001) | (words[first + 1] >> 14 & 0x00020002) |
+               (words[first + 2] >> 13 & 0x00040004);
+    }
+
+    DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int pair = step * 2 + k / 2;
+            if (pair < PAIRS) {
+                out[k] = field_of<3>(words[pair / 5], pair % 5 * 3 + k % 2 * 16, 4);
+            } else {
+                out[k] = field_of<3>(spare_pair(words, pair), k % 2 * 16, 4);
+            }
+        }
+    }
+
+    DEVICE u32 word(const Stored& stored, int first, int output, int t, int n) {
+        u32 out = 0;
+        for (int second = 0; second < 2; ++second) {
+            const auto code_of_pair = [&](int pair) {
+                return code(stored, output, first + step_input<RUN>(pair / 2, t) + pair % 2 * 2 + second);
+            };
+            for (int slot = 0; slot < 5; ++slot) out |= code_of_pair(n * 5 + slot) << (slot * 3 + second * 16);
+            out |= (code_of_pair(PAIRS + n / 3) >> n % 3 & 1) << (15 + second * 16);
+        }
+        return out;
+    }
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const u8* block = block_of<q3_k>(stored, output, input);

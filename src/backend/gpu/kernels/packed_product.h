@@ -67,6 +67,7 @@ struct Strip<Packed<F>, MOST> {
 #pragma unroll
             for (int r = 0; r < MOST; r += FEW) {
                 if (r >= rows.count) break;
+                if (MOST > FEW) forget(own);
                 float sum[COUNT][2][FEW] = {}, mins[COUNT][2][FEW] = {};
                 add_tile(sum, mins, own, i * TILE_INPUTS, inputs, rows, r);
 #pragma unroll
@@ -82,6 +83,16 @@ struct Strip<Packed<F>, MOST> {
                     }
                 }
             }
+        }
+    }
+
+    // Keeps the compiler from unpacking once for all rows: there are not registers enough for that.
+    template <int COUNT>
+    DEVICE void forget(Lane<P> (&own)[COUNT]) {
+#pragma unroll
+        for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+            for (int i = 0; i < 2 * P::WORDS; ++i) forget_value(own[c].words[i / P::WORDS][i % P::WORDS]);
         }
     }
 
@@ -114,6 +125,8 @@ struct Strip<Packed<F>, MOST> {
                 }
                 if (P::MINS) ones[r] += x[0] + x[1] + (x[2] + x[3]);
             }
+            // Loads of all steps at once would want more registers than there are.
+            if (MOST > 1 && step % 2 == 1) keep_loads();
             if (step % P::SCALE_STEPS != P::SCALE_STEPS - 1) continue;
             const int index = step / P::SCALE_STEPS;
 #pragma unroll

@@ -1,6 +1,7 @@
 //! How a caller watches and stops a long call. Uses `error`.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -106,6 +107,20 @@ impl Control {
     /// An error of kind [`Outcome::Cancelled`] once a stop was asked for.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_cancelled() { Err(Cancelled.into()) } else { Ok(()) }
+    }
+
+    /// For a part of the work, `range` of `total`: what is reported of the part is passed on as of the whole.
+    pub(crate) fn part(&self, range: Range<u64>, total: u64) -> Self {
+        let progress = self.progress.clone().map(|report| {
+            let len = range.end.saturating_sub(range.start);
+            let whole = move |part: Progress| {
+                let share = u128::from(len) * u128::from(part.done) / u128::from(part.total.max(1));
+                let done = range.start.saturating_add(u64::try_from(share).unwrap_or(len).min(len));
+                report(Progress { task: part.task, done, total });
+            };
+            Arc::new(whole) as Arc<Report>
+        });
+        Self { cancels: self.cancels.clone(), progress }
     }
 
     /// Tells the caller how far the work is.

@@ -76,7 +76,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{ConfigError, ModelConfig};
 pub use control::{Cancel, Cancelled, Control, Progress, Task};
 pub use error::{Classify, Error, ErrorKind, Outcome, Result};
-pub use model::{Model, ModelError, ModelOptions};
+pub use model::{Device, Model, ModelError, ModelOptions};
 pub use plan::{Plan, PlanOptions};
 pub use sample::{Alternative, SampleError, Sampled, Sampler};
 pub use session::{

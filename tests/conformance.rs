@@ -17,9 +17,24 @@ use grok1::checkpoint::Checkpoint;
 use grok1::{Control, DType, KvType, Layout, Precision, Threads, WeightStorage};
 use support::random::Random;
 use support::stages::{
-    self, BATCHES, BLOCKS, EXACT, GROUPED, Numbers, STANDARD, STORED, Stored, checkpoint, config, matrix,
+    self, BLOCKS, Batches, EXACT, GROUPED, Numbers, STANDARD, STORED, Stored, checkpoint, config, matrix,
     traces,
 };
+
+/// Few and many, new sequences beside old ones, one that crosses position 256.
+const BATCHES: Batches<'_> = &[
+    [1, 0, 0],
+    [2, 0, 0],
+    [5, 0, 0],
+    [6, 0, 0],
+    [7, 0, 0],
+    [33, 0, 0],
+    [200, 3, 0],
+    [1, 64, 0],
+    [6, 1, 33],
+    [39, 7, 2],
+    [1, 1, 1],
+];
 
 /// One line of the table, on every instruction set.
 fn conforms(name: &str, checkpoint: &Checkpoint, numbers: Numbers) {

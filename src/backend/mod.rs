@@ -223,10 +223,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Activations of the current batch.
     type Scratch: Send;
 
-    /// What to call it: `cpu (avx512, 2 threads)`.
+    /// What to call it: `cpu (avx512, 2 threads)`, `cuda:0 (NVIDIA H200, sm_90)`.
     fn name(&self) -> String;
 
-    /// Makes one layer's weights resident.
+    /// Makes one layer's weights resident. May [report](Control::report) how far it is, in units of its own.
     ///
     /// # Errors
     /// A type that is not supported, values that are not finite, unreadable bytes, no memory; [`Cancelled`](crate::Cancelled).
@@ -234,6 +234,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Makes embedding, last norm and output projection resident. Errors as [`load_layer`](Self::load_layer).
     fn load_head(&self, head: &StoredHead, control: &Control) -> Result<Self::Head>;
+
+    /// All weights are resident: what loading alone needed can go.
+    ///
+    /// # Errors
+    /// Those of loading that are not known earlier.
+    fn loaded(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// A cache without pages.
     fn cache(&self, kv: KvType) -> Self::Cache;
@@ -385,25 +393,38 @@ pub trait Backend: Send + Sync + 'static {
         batch: &Batch<'_>,
         cache: &mut Self::Cache,
         scratch: &mut Self::Scratch,
-        mut observer: Option<&mut dyn Observer>,
+        observer: Option<&mut dyn Observer>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        for (index, layer) in layers.iter().enumerate() {
-            self.attention(layer, index, batch, cache, scratch)?;
-            self.residual(layer, Branch::Attention, batch, scratch)?;
-            self.route(layer, batch, scratch)?;
-            if let Some(observer) = observer.as_deref_mut() {
-                self.observe_routing(scratch, index, observer)?;
-            }
-            self.experts(layer, batch, scratch)?;
-            self.residual(layer, Branch::Experts, batch, scratch)?;
-            if let Some(observer) = observer.as_deref_mut() {
-                self.observe_hidden(scratch, index, observer)?;
-            }
-            done()?;
-        }
-        Ok(())
+        stage_by_stage(self, layers, batch, cache, scratch, observer, done)
     }
+}
+
+/// All layers, in order, by a backend's stages.
+fn stage_by_stage<B: Backend + ?Sized>(
+    backend: &B,
+    layers: &[B::Layer],
+    batch: &Batch<'_>,
+    cache: &mut B::Cache,
+    scratch: &mut B::Scratch,
+    mut observer: Option<&mut dyn Observer>,
+    done: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    for (index, layer) in layers.iter().enumerate() {
+        backend.attention(layer, index, batch, cache, scratch)?;
+        backend.residual(layer, Branch::Attention, batch, scratch)?;
+        backend.route(layer, batch, scratch)?;
+        if let Some(observer) = observer.as_deref_mut() {
+            backend.observe_routing(scratch, index, observer)?;
+        }
+        backend.experts(layer, batch, scratch)?;
+        backend.residual(layer, Branch::Experts, batch, scratch)?;
+        if let Some(observer) = observer.as_deref_mut() {
+            backend.observe_hidden(scratch, index, observer)?;
+        }
+        done()?;
+    }
+    Ok(())
 }
 
 /// Bytes of one page: keys and values of [`PAGE`] positions in every layer.

@@ -78,6 +78,12 @@ pub enum ModelError {
         /// Tokens of the model.
         model: usize,
     },
+    /// Text that names no device.
+    #[error("{found:?} is no device: expected cpu, cuda:0, hip:0 (or another number) or auto")]
+    Device {
+        /// The text.
+        found: String,
+    },
     /// An option that cannot be.
     #[error("option {option} is {found}, expected {expected}")]
     Option {

@@ -1,8 +1,10 @@
 //! A loaded model: opening, options, and the engine that runs tokens through it. Uses `checkpoint`, `plan`, `backend` and `text`.
 
+mod device;
 mod engine;
 mod error;
 mod kv;
+mod open;
 mod options;
 mod runner;
 
@@ -12,17 +14,17 @@ use std::sync::{Arc, OnceLock};
 
 use self::engine::Engine;
 use self::kv::KvPool;
+use self::open::Opened;
 use self::runner::{OneDevice, Runner};
-use crate::backend::cpu::Cpu;
-use crate::backend::{BATCH_ROWS, Backend, BackendError, KvType, page_bytes};
+use crate::backend::{BATCH_ROWS, Backend, KvType, page_bytes};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
 use crate::plan::{Plan, PlanOptions};
 use crate::text::Tokenizer;
-use crate::threads::{Pool, Threads};
 
+pub use self::device::Device;
 pub(crate) use self::engine::{Job, Output, Parts};
 pub use self::error::ModelError;
 pub(crate) use self::kv::KvSequence;
@@ -57,7 +59,9 @@ impl Model {
     /// Opens a model; `control` may cancel and hears of bytes loaded.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Cancelled`](crate::Outcome::Cancelled).
+    /// As [`open`](Self::open), and [`Cancelled`](crate::Outcome::Cancelled); for another device than the processor
+    /// [`GpuError`](crate::backend::gpu::GpuError), which is [`Argument`](crate::ErrorKind::Argument) if there is none of that number,
+    /// and mostly [`Resource`](crate::ErrorKind::Resource) otherwise.
     pub fn open_with(path: impl AsRef<Path>, options: ModelOptions, control: &Control) -> Result<Self> {
         let checkpoint = checkpoint::open(path, options.tokenizer.as_deref())?;
         Self::load(checkpoint, options, control)
@@ -72,20 +76,21 @@ impl Model {
         Ok(checkpoint::open(path, None)?.plan(options))
     }
 
-    /// Loads an opened checkpoint on the processor. The tokenizer is the checkpoint's.
+    /// Loads an opened checkpoint on the [device](ModelOptions::device) of `options`. The tokenizer is the checkpoint's.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn load(checkpoint: Checkpoint, options: ModelOptions, control: &Control) -> Result<Self> {
-        let pool: Arc<dyn Pool> = match &options.pool {
-            Some(pool) => Arc::clone(pool),
-            None => Arc::new(Threads::new(options.threads).map_err(BackendError::Threads)?),
-        };
-        let backend = Cpu::new(checkpoint.config.clone(), options.precision, options.weights, pool);
-        Self::load_on(backend, checkpoint, options, control)
+        match open::open(&checkpoint, &options)? {
+            Opened::Cpu(cpu) => Self::load_on(cpu, checkpoint, options, control),
+            #[cfg(feature = "cuda")]
+            Opened::Cuda(gpu) => Self::load_on(*gpu, checkpoint, options, control),
+            #[cfg(feature = "hip")]
+            Opened::Hip(gpu) => Self::load_on(*gpu, checkpoint, options, control),
+        }
     }
 
-    /// Loads an opened checkpoint on a backend of your own; precision, weights and threads are the backend's.
+    /// Loads an opened checkpoint on a backend of your own; device, precision, weights and threads are the backend's.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
@@ -169,7 +174,7 @@ impl Model {
         self.0.pool.used() as u64 * page_bytes(self.config(), self.0.kv_type) as u64
     }
 
-    /// What computes, for people: `cpu (avx512, 2 threads)`.
+    /// What computes: `cpu (avx512, 2 threads)`, `cuda:0 (NVIDIA H200, sm_90)`. What follows the [`Device`] is for people.
     #[must_use]
     pub fn device(&self) -> &str {
         self.0.engine.device()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Device;
 use crate::backend::{KvType, Precision, WeightStorage};
 use crate::threads::Pool;
 
@@ -19,6 +20,7 @@ use crate::threads::Pool;
 #[derive(Clone, Default)]
 pub struct ModelOptions {
     pub(crate) tokenizer: Option<PathBuf>,
+    pub(crate) device: Device,
     pub(crate) precision: Precision,
     pub(crate) kv_type: KvType,
     pub(crate) weights: WeightStorage,
@@ -26,6 +28,7 @@ pub struct ModelOptions {
     pub(crate) pool: Option<Arc<dyn Pool>>,
     pub(crate) kv_limit: Option<u64>,
     pub(crate) batch_rows: Option<usize>,
+    pub(crate) kernel_cache: Option<PathBuf>,
 }
 
 impl ModelOptions {
@@ -39,6 +42,13 @@ impl ModelOptions {
     #[must_use]
     pub fn tokenizer(mut self, path: impl Into<PathBuf>) -> Self {
         self.tokenizer = Some(path.into());
+        self
+    }
+
+    /// What the model runs on; [`Device::Cpu`] by default.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
         self
     }
 
@@ -56,22 +66,22 @@ impl ModelOptions {
         self
     }
 
-    /// Where weights are kept; [`WeightStorage::Mapped`] by default.
+    /// Where the processor's weights are kept; [`WeightStorage::Mapped`] by default. A GPU has them in its memory.
     #[must_use]
     pub fn weights(mut self, weights: WeightStorage) -> Self {
         self.weights = weights;
         self
     }
 
-    /// Threads that compute, the calling one included; 0, the default, means one per available CPU. Results are the same bits for
-    /// any number.
+    /// Threads that compute on the processor, the calling one included; 0, the default, means one per available CPU. Results are the
+    /// same bits for any number. A GPU needs none.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Computes on the host's threads instead of on the model's own.
+    /// Computes on the host's threads instead of on the model's own, where the processor computes.
     #[must_use]
     pub fn pool(mut self, pool: Arc<dyn Pool>) -> Self {
         self.pool = Some(pool);
@@ -92,12 +102,21 @@ impl ModelOptions {
         self.batch_rows = Some(rows);
         self
     }
+
+    /// The folder that keeps kernels which were compiled for a GPU, and may be deleted at any time; by default `grok1/kernels` in
+    /// `XDG_CACHE_HOME`, or in `.cache` at home. Models of several programs may share one.
+    #[must_use]
+    pub fn kernel_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.kernel_cache = Some(folder.into());
+        self
+    }
 }
 
 impl fmt::Debug for ModelOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModelOptions")
             .field("tokenizer", &self.tokenizer)
+            .field("device", &self.device)
             .field("precision", &self.precision)
             .field("kv_type", &self.kv_type)
             .field("weights", &self.weights)
@@ -105,6 +124,7 @@ impl fmt::Debug for ModelOptions {
             .field("pool", &self.pool.is_some())
             .field("kv_limit", &self.kv_limit)
             .field("batch_rows", &self.batch_rows)
+            .field("kernel_cache", &self.kernel_cache)
             .finish()
     }
 }

@@ -29,6 +29,29 @@ pub(crate) trait Runner: Send {
     fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()>;
 }
 
+/// How far loading is.
+struct Loading<'a> {
+    control: &'a Control,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Loading<'a> {
+    fn of(checkpoint: &Checkpoint, control: &'a Control) -> Self {
+        Self { control, done: 0, total: checkpoint.bytes() }
+    }
+
+    /// Loads what has so many bytes.
+    fn part<T>(&mut self, bytes: u64, load: impl FnOnce(&Control) -> Result<T>) -> Result<T> {
+        self.control.check()?;
+        let part = self.done..self.done + bytes;
+        self.done = part.end;
+        let loaded = load(&self.control.part(part, self.total))?;
+        self.control.report(Task::Load, self.done, self.total);
+        Ok(loaded)
+    }
+}
+
 /// Everything on one device.
 pub(crate) struct OneDevice<B: Backend> {
     backend: B,
@@ -40,20 +63,13 @@ pub(crate) struct OneDevice<B: Backend> {
 
 impl<B: Backend> OneDevice<B> {
     pub(crate) fn load(backend: B, checkpoint: &Checkpoint, kv: KvType, control: &Control) -> Result<Self> {
-        let (head_bytes, layer_bytes) =
-            (checkpoint.head.bytes(), checkpoint.layers.iter().map(|l| l.bytes()));
-        let total = head_bytes + layer_bytes.sum::<u64>();
-        control.check()?;
-        let head = backend.load_head(&checkpoint.head, control)?;
-        let mut done = head_bytes;
-        control.report(Task::Load, done, total);
-        let mut layers = Vec::with_capacity(checkpoint.layers.len());
-        for layer in &checkpoint.layers {
-            control.check()?;
-            layers.push(backend.load_layer(layer, control)?);
-            done += layer.bytes();
-            control.report(Task::Load, done, total);
-        }
+        let mut loading = Loading::of(checkpoint, control);
+        let head = loading.part(checkpoint.head.bytes(), |part| backend.load_head(&checkpoint.head, part))?;
+        let layers = checkpoint.layers.iter();
+        let layers = layers
+            .map(|layer| loading.part(layer.bytes(), |part| backend.load_layer(layer, part)))
+            .collect::<Result<_>>()?;
+        backend.loaded()?;
         let (cache, scratch) = (backend.cache(kv), backend.scratch());
         Ok(Self { backend, head, layers, cache, scratch })
     }

@@ -40,12 +40,6 @@ impl Factors {
         }
     }
 
-    /// Inputs and outputs that share one.
-    #[cfg(any(feature = "cuda", feature = "hip"))]
-    pub(crate) fn shared(&self) -> [usize; 2] {
-        self.shared
-    }
-
     /// All of them.
     #[cfg(any(feature = "cuda", feature = "hip"))]
     pub(crate) fn values(&self) -> &[f32] /* [outputs / shared, inputs / shared], rounded up */ {

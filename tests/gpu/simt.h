@@ -243,9 +243,9 @@ inline float shuffle_xor(float value, int mask, const char* file = __builtin_FIL
 
 // What is taken at once has to be aligned.
 template <class T>
-void check_alignment(const Shared<T>& shared) {
+void check_alignment(const Shared<T>& shared, size_t bytes = 16) {
     static_assert(sizeof(T) == 4, "four of them are 16 bytes");
-    if ((size_t)shared.address() % 16 != 0) simt::fail("16 bytes of shared memory are not aligned");
+    if ((size_t)shared.address() % bytes != 0) simt::fail("%zu bytes of shared memory are not aligned", bytes);
 }
 
 template <class T>
@@ -263,6 +263,23 @@ template <class T>
 void store_four(const Shared<T>& shared, const Four<T>& four) {
     check_alignment(shared);
     for (int i = 0; i < 4; ++i) shared[i] = four.values[i];
+}
+
+template <class T>
+struct Two {
+    T values[2];
+};
+
+template <class T>
+Two<T> load_two(const Shared<T>& shared) {
+    check_alignment(shared, 8);
+    return {{shared[0], shared[1]}};
+}
+
+template <class T>
+const unsigned char* bytes_of(const Shared<T>& shared, int count) {
+    for (int i = 0; i < count; ++i) (void)(T)shared[i];
+    return (const unsigned char*)shared.address();
 }
 
 // ---- mma.h ----

@@ -6,6 +6,7 @@ use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
     Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Rows, SPAN, TILE_OUTPUTS,
+    flash_mma_shared_bytes, flash_shared_bytes,
 };
 use half::bf16;
 
@@ -319,14 +320,14 @@ impl Attention<'_> {
     fn run_tiles(&self, machine: &Machine, kernel: Kernel, tiles: &[[i32; 2]], round: i32) -> Vec<f32> {
         let Heads { query: heads, kv, dim } = self.paged.heads;
         let attended = Buffer::<f32>::new(self.query.len());
-        let words = match kernel {
-            Kernel::FlashMma(_) => 2 * 2 * PAGE * (dim / 2 + 4),
-            _ => (FLASH_QUERIES + 32) * (dim.next_multiple_of(8) + 4) + FLASH_QUERIES * (32 + 4),
+        let shared = match kernel {
+            Kernel::FlashMma(_) => flash_mma_shared_bytes(dim),
+            _ => flash_shared_bytes(dim),
         };
         machine.launch(
             kernel,
             [tiles.len(), kv, 1],
-            words * 4,
+            shared,
             &[
                 &attended,
                 &buffer(self.query),

@@ -8,14 +8,14 @@ use crate::simt::Buffer;
 use crate::weights::Weights;
 
 /// What `group` makes of a selection.
-struct Grouped {
+pub(crate) struct Grouped {
     experts: Buffer<i32>,
     starts: Buffer<i32>,
     pairs: Buffer<i32>,
 }
 
 impl Grouped {
-    fn new(machine: &Machine, selection: &[i32], experts: usize) -> Self {
+    pub(crate) fn new(machine: &Machine, selection: &[i32], experts: usize) -> Self {
         let (count, groups) = (selection.len(), selection.len().min(experts));
         let [group_experts, starts, pairs] = [groups, groups + 1, count].map(Buffer::<i32>::new);
         machine.launch(
@@ -27,12 +27,12 @@ impl Grouped {
         Self { experts: group_experts, starts, pairs }
     }
 
-    fn groups(&self) -> Groups {
+    pub(crate) fn groups(&self) -> Groups {
         Groups { experts: self.experts.address(), starts: self.starts.address(), pairs: self.pairs.address() }
     }
 
     /// How many there may be.
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.experts.values().len()
     }
 }
@@ -78,15 +78,15 @@ fn every_pair_is_in_the_group_of_its_expert() {
     }
 }
 
-const EXPERTS: usize = 5;
-const SELECTED: usize = 2;
+pub(crate) const EXPERTS: usize = 5;
+pub(crate) const SELECTED: usize = 2;
 
 /// The experts of a layer.
-struct Experts {
+pub(crate) struct Experts {
     kind: usize,
-    gate: Weights,
-    up: Weights,
-    down: Weights,
+    pub(crate) gate: Weights,
+    pub(crate) up: Weights,
+    pub(crate) down: Weights,
     round: bool,
 }
 
@@ -102,7 +102,7 @@ enum Way {
 }
 
 impl Experts {
-    fn new(kind: usize, width: usize, ffn_width: usize) -> Self {
+    pub(crate) fn new(kind: usize, width: usize, ffn_width: usize) -> Self {
         let matrices = |seed, [inputs, outputs]: [usize; 2]| {
             Weights::new(seed, STAGED[kind], [inputs, outputs], EXPERTS, [inputs.div_ceil(2), 1])
         };
@@ -172,25 +172,37 @@ impl Experts {
         [activated.values(), branch.values()].concat()
     }
 
-    /// By definition.
+    /// Activated values and weighted sums by definition.
     fn expected(&self, x: &[f32], selection: &[i32], gates: &[f32]) -> Vec<f64> {
+        let activated = self.expected_values(x, selection);
+        let single: Vec<f32> = activated.iter().map(|&x| x as f32).collect();
+        [activated, self.expected_sums(&single, selection, gates)].concat()
+    }
+
+    /// Activated values of all pairs.
+    pub(crate) fn expected_values(&self, x: &[f32], selection: &[i32]) -> Vec<f64> {
         let gelu = |x: f64| {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
         };
-        let width = self.gate.inputs;
-        let (mut activated, mut branch) = (Vec::new(), vec![0.0; x.len()]);
+        let mut out = Vec::new();
         for (pair, &expert) in selection.iter().enumerate() {
-            let (row, expert) = (pair / SELECTED, expert as usize);
-            let x = &x[row * width..][..width];
-            let (gate, up) = (self.gate.product(expert, x), self.up.product(expert, x));
-            let own: Vec<f64> = gate.iter().zip(up).map(|(&gate, up)| gelu(gate) * up).collect();
-            let rounded: Vec<f32> = own.iter().map(|&x| x as f32).collect();
-            let down = self.down.product(expert, &rounded);
-            let sum = branch[row * width..].iter_mut();
-            sum.zip(down).for_each(|(sum, x)| *sum += f64::from(gates[pair]) * x);
-            activated.extend(own);
+            let x = &x[pair / SELECTED * self.gate.inputs..][..self.gate.inputs];
+            let [gate, up] = [&self.gate, &self.up].map(|weights| weights.product(expert as usize, x));
+            out.extend(gate.iter().zip(up).map(|(&gate, up)| gelu(gate) * up));
         }
-        [activated, branch].concat()
+        out
+    }
+
+    /// Weighted sums of all rows.
+    pub(crate) fn expected_sums(&self, activated: &[f32], selection: &[i32], gates: &[f32]) -> Vec<f64> {
+        let width = self.down.outputs;
+        let mut out = vec![0.0; selection.len() / SELECTED * width];
+        for (pair, x) in activated.chunks(self.down.inputs).enumerate() {
+            let down = self.down.product(selection[pair] as usize, x);
+            let sum = out[pair / SELECTED * width..].iter_mut();
+            sum.zip(down).for_each(|(sum, x)| *sum += f64::from(gates[pair]) * x);
+        }
+        out
     }
 }
 

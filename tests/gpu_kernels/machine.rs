@@ -45,6 +45,11 @@ pub(crate) fn packed() -> impl Iterator<Item = Kind> {
     kinds.filter(|kind| Format::packed(kind.dtype, kind.layout, TILE_INPUTS, TILE_OUTPUTS).is_some())
 }
 
+/// Those that there are matrix instructions for.
+pub(crate) fn mma() -> impl Iterator<Item = Kind> {
+    packed().chain([Kind::stored(DType::BF16, Layout::OutIn)])
+}
+
 /// What stages are tested with, besides the tests of all formats: of blocks, plain, of the released checkpoint, and packed ones.
 pub(crate) const STAGED: [Kind; 5] = [
     Kind::stored(DType::Q4K, Layout::OutIn),
@@ -97,6 +102,10 @@ fn all(warp: u32) -> Vec<Kernel> {
                 Kernel::GateUp(format, rows),
                 Kernel::ExpertLinear(format, rows),
             ]);
+        }
+        kernels.extend(mma().map(|kind| Kernel::LinearMma(kind.format())));
+        for format in STAGED.map(Kind::format).into_iter().filter(|format| format.has_mma()) {
+            kernels.extend([Kernel::GateUpMma(format), Kernel::ExpertLinearMma(format)]);
         }
     }
     kernels

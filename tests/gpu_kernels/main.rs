@@ -9,6 +9,7 @@ mod experts;
 mod formats;
 mod machine;
 mod mistakes;
+mod mma;
 mod packed;
 #[path = "../support/random.rs"]
 mod random;

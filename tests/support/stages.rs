@@ -108,21 +108,6 @@ const TIE: f32 = 1e-3;
 /// Rows of three sequences in each batch.
 pub(crate) type Batches<'a> = &'a [[usize; 3]];
 
-/// For devices that are quick: few and many, new sequences beside old ones, one that crosses position 256.
-pub(crate) const BATCHES: Batches<'_> = &[
-    [1, 0, 0],
-    [2, 0, 0],
-    [5, 0, 0],
-    [6, 0, 0],
-    [7, 0, 0],
-    [33, 0, 0],
-    [200, 3, 0],
-    [1, 64, 0],
-    [6, 1, 33],
-    [39, 7, 2],
-    [1, 1, 1],
-];
-
 fn blob(bytes: &[u8]) -> Blob {
     // Payloads of the release lie at any address.
     let padding = [0xff; 3];

@@ -43,6 +43,15 @@ pub const TILED_ROWS: usize = 64;
 /// Outputs that a block of these computes: of one matrix, or half of them of each of gate and up.
 pub const TILED_OUTPUTS: usize = 128;
 
+/// Rows of a block of the kernels for matrix instructions.
+pub const MMA_ROWS: usize = 128;
+
+/// Outputs of such a block: of one matrix, or half of them of each of gate and up.
+pub const MMA_OUTPUTS: usize = 128;
+
+/// Inputs of a phase of these kernels.
+const MMA_INPUTS: usize = 64;
+
 /// Queries that a block of [`Kernel::Flash`] takes: rows times heads that share a key/value head.
 pub const FLASH_QUERIES: usize = 64;
 
@@ -51,6 +60,22 @@ pub const FLASH_MMA_QUERIES: usize = 128;
 
 /// Elements that a head has at most for both.
 pub const FLASH_HEAD_DIM: usize = 128;
+
+/// Positions that [`Kernel::Flash`] goes on by.
+const FLASH_STEP: usize = 32;
+
+/// Bytes of shared memory that [`Kernel::Flash`] has to be launched with.
+#[must_use]
+pub const fn flash_shared_bytes(head_dim: usize) -> usize {
+    let stride = head_dim.next_multiple_of(UNIT) + 4;
+    ((FLASH_QUERIES + FLASH_STEP) * stride + FLASH_QUERIES * (FLASH_STEP + 4)) * size_of::<f32>()
+}
+
+/// The same for [`Kernel::FlashMma`].
+#[must_use]
+pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
+    4 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
+}
 
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
@@ -119,6 +144,12 @@ pub struct Format {
 }
 
 impl Format {
+    /// Whether the kernels of matrix instructions take matrices with so many inputs: what stands by itself comes eight at a time.
+    #[must_use]
+    pub const fn mma_fits(self, inputs: usize) -> bool {
+        self.has_mma() && (self.packed || inputs.is_multiple_of(UNIT))
+    }
+
     /// As it is stored; `None` if there is no kernel for such matrices.
     #[must_use]
     pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
@@ -170,6 +201,28 @@ impl Format {
             Some(tile) if self.packed => inputs / TILE_INPUTS * (outputs / TILE_OUTPUTS) * tile,
             _ => stored_bytes(self.dtype, inputs * outputs),
         }
+    }
+
+    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearMma`] and those beside it. Rows of elements that stand by
+    /// themselves have to be whole units of eight.
+    #[must_use]
+    pub const fn has_mma(self) -> bool {
+        self.packed && !self.mma || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
+    }
+
+    /// Whether these kernels need the sums that [`Kernel::RowSums`] makes.
+    #[must_use]
+    pub const fn has_minima(self) -> bool {
+        matches!(self.dtype, DType::Q4K | DType::Q5K)
+    }
+
+    /// Bytes of shared memory that these kernels have to be launched with.
+    #[must_use]
+    pub const fn mma_shared_bytes(self) -> usize {
+        let rows = MMA_ROWS * MMA_INPUTS * 2;
+        let weights = self.bytes(TILE_INPUTS, MMA_OUTPUTS);
+        let sums = if self.has_minima() { MMA_ROWS * TILE_INPUTS / 32 * 4 } else { 0 };
+        2 * (rows + weights + sums)
     }
 
     /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`, `q4_k_packed_mma`.
@@ -230,6 +283,8 @@ pub enum Kernel {
     RmsNorm,
     /// Queries, keys and values, with the rotary embedding, and into the cache.
     Qkv(Format, Rows),
+    /// The same of products that were made apart.
+    Rotate,
     /// Attention of a span of positions.
     Attention(KvType),
     /// All spans of attention.
@@ -256,6 +311,16 @@ pub enum Kernel {
     GateUpTiled(Format),
     /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
     ExpertLinearTiled(Format),
+    /// Activations as bf16, for matrix instructions.
+    Narrow,
+    /// Sums of activations, for formats with minima.
+    RowSums,
+    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
+    LinearMma(Format),
+    /// [`GateUp`](Self::GateUp) for many pairs, likewise.
+    GateUpMma(Format),
+    /// [`ExpertLinear`](Self::ExpertLinear) for many pairs, likewise.
+    ExpertLinearMma(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
@@ -274,6 +339,7 @@ impl Kernel {
             Self::Embed(format) => ("embed", Some(format.name()), None),
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
+            Self::Rotate => ("rotate", None, None),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
             Self::Merge => ("merge", None, None),
             Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
@@ -287,6 +353,11 @@ impl Kernel {
             Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
             Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
+            Self::Narrow => ("narrow", None, None),
+            Self::RowSums => ("row_sums", None, None),
+            Self::LinearMma(format) => ("linear_mma", Some(format.name()), None),
+            Self::GateUpMma(format) => ("gate_up_mma", Some(format.name()), None),
+            Self::ExpertLinearMma(format) => ("expert_linear_mma", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
             Self::ResidualRoute => ("residual_route", None, None),
@@ -352,15 +423,21 @@ impl KernelSet {
             | Kernel::Pack(format)
             | Kernel::LinearTiled(format)
             | Kernel::GateUpTiled(format)
-            | Kernel::ExpertLinearTiled(format) => Self::Format(format),
+            | Kernel::ExpertLinearTiled(format)
+            | Kernel::LinearMma(format)
+            | Kernel::GateUpMma(format)
+            | Kernel::ExpertLinearMma(format) => Self::Format(format),
             Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
             Kernel::RmsNorm
+            | Kernel::Rotate
             | Kernel::Attention(_)
             | Kernel::Merge
             | Kernel::Flash(_)
             | Kernel::Residual
             | Kernel::Route
             | Kernel::Group
+            | Kernel::Narrow
+            | Kernel::RowSums
             | Kernel::Activate
             | Kernel::Combine
             | Kernel::ResidualRoute
@@ -385,6 +462,8 @@ impl KernelSet {
             Self::Format(format) => {
                 let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
                 let tiled = [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled];
+                let mma = [Kernel::LinearMma, Kernel::GateUpMma, Kernel::ExpertLinearMma];
+                let mma = format.has_mma().then(|| mma.map(|kernel| kernel(format)));
                 // Only tables of rows that lie in one piece.
                 let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
                 let pack = format.packed.then_some(Kernel::Pack(format));
@@ -393,10 +472,16 @@ impl KernelSet {
                 if format.mma {
                     return products.collect();
                 }
-                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
+                products
+                    .chain(tiled.map(|kernel| kernel(format)))
+                    .chain(mma.into_iter().flatten())
+                    .chain(embed)
+                    .chain(pack)
+                    .collect()
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
+                Kernel::Rotate,
                 Kernel::Attention(KvType::F32),
                 Kernel::Attention(KvType::BF16),
                 Kernel::Merge,
@@ -405,6 +490,8 @@ impl KernelSet {
                 Kernel::Residual,
                 Kernel::Route,
                 Kernel::Group,
+                Kernel::Narrow,
+                Kernel::RowSums,
                 Kernel::Activate,
                 Kernel::Combine,
                 Kernel::ResidualRoute,
@@ -454,6 +541,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
+        file!("expert_linear_mma.cu"),
         file!("expert_linear_tiled.cu"),
         file!("experts.h"),
         file!("flash.cu"),
@@ -463,15 +551,20 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
+        file!("gate_up_mma.cu"),
         file!("gate_up_tiled.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
+        file!("linear_mma.cu"),
         file!("linear_tiled.cu"),
         file!("merge.cu"),
         file!("mma.h"),
+        file!("mma_product.h"),
+        file!("mma_weights.h"),
+        file!("narrow.cu"),
         file!("norm.h"),
         file!("numbers.h"),
         file!("pack.cu"),
@@ -487,8 +580,11 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("residual.cu"),
         file!("residual_route.cu"),
         file!("rms_norm.cu"),
+        file!("rope.h"),
+        file!("rotate.cu"),
         file!("route.cu"),
         file!("router.h"),
+        file!("row_sums.cu"),
         file!("tiled.h"),
     ]
 }

@@ -56,6 +56,23 @@ DEVICE Four<T> load_four(const T* shared) {
     return *(const Four<T>*)shared;
 }
 
+// Two, at a multiple of eight bytes.
+template <class T>
+struct alignas(8) Two {
+    T values[2];
+};
+
+template <class T>
+DEVICE Two<T> load_two(const T* shared) {
+    return *(const Two<T>*)shared;
+}
+
+// Shared memory of which `count` elements are read as bytes.
+template <class T>
+DEVICE const u8* bytes_of(const T* shared, int) {
+    return (const u8*)shared;
+}
+
 template <class T>
 DEVICE void store_four(T* shared, const Four<T>& four) {
     *(Four<T>*)shared = four;

@@ -1,9 +1,14 @@
-//! Weights on a device. Uses `kernels`, `code` and `backend`.
+//! Weights on a device. Uses `kernels`, `code`, `load` and `backend`.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 use super::Gpu;
-use super::code::Tiles;
+use super::code::{EXPERT_LINEAR, GATE_UP, LINEAR, Products, Tiles};
+use super::load::{Content, Loader, Transfer};
 use crate::backend::gpu::kernels::{self, Format, Kernel};
-use crate::backend::gpu::{Buffer, Function, Runtime};
+use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
 use crate::backend::{BackendError, values};
 use crate::control::Control;
 use crate::error::Result;
@@ -15,9 +20,10 @@ pub(super) struct Weights<R: Runtime> {
     pub(super) format: Format,
     /// As kernels see the first, whose addresses are those of the buffers.
     pub(super) matrix: kernels::Matrix,
+    pub(super) inputs: usize,
     pub(super) outputs: usize,
-    _data: Buffer<R>,           // [matrices][outputs, inputs] or [inputs, outputs]
-    _scales: Option<Buffer<R>>, // f32 [matrices][outputs / shared, inputs / shared]
+    _data: Arc<Buffer<R>>,           // [matrices][outputs, inputs] or [inputs, outputs]
+    _scales: Option<Arc<Buffer<R>>>, // f32 [matrices][outputs / shared, inputs / shared]
 }
 
 /// Heads whose weights have one format: queries come first, then keys, then values.
@@ -30,28 +36,34 @@ pub(super) struct Heads<R: Runtime> {
 /// How gate and up become activated values.
 pub(super) enum Activation<R: Runtime> {
     /// In one kernel, where both have one format.
-    Fused(Tiles<R>),
+    Fused(Products<R>),
     /// Gate and up.
-    Apart([Tiles<R>; 2]),
+    Apart([Products<R>; 2]),
 }
 
 /// One layer's weights.
 #[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
 pub struct Layer<R: Runtime> {
-    pub(super) attention_norm: Buffer<R>, // f32 [width]
+    /// No other layer of this process has it.
+    pub(super) id: u64,
+    /// Whether all of its products can be done by matrix instructions.
+    pub(super) has_mma: bool,
+    pub(super) attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) query_key_value: [Weights<R>; 3],
     pub(super) heads: Vec<Heads<R>>,
+    /// The same as products of their own, for many rows.
+    pub(super) head_products: [Products<R>; 3],
     pub(super) output: Weights<R>,
-    pub(super) output_tiles: Tiles<R>,
-    pub(super) post_attention_norm: Buffer<R>, // f32 [width]
-    pub(super) moe_norm: Buffer<R>,            // f32 [width]
-    pub(super) router: Buffer<R>,              // f32 [experts, width]
+    pub(super) output_products: Products<R>,
+    pub(super) post_attention_norm: Arc<Buffer<R>>, // f32 [width]
+    pub(super) moe_norm: Arc<Buffer<R>>,            // f32 [width]
+    pub(super) router: Arc<Buffer<R>>,              // f32 [experts, width]
     pub(super) gate: Weights<R>,
     pub(super) up: Weights<R>,
     pub(super) activation: Activation<R>,
     pub(super) down: Weights<R>,
-    pub(super) down_tiles: Tiles<R>,
-    pub(super) post_moe_norm: Buffer<R>, // f32 [width]
+    pub(super) down_products: Products<R>,
+    pub(super) post_moe_norm: Arc<Buffer<R>>, // f32 [width]
 }
 
 /// Embedding, last norm and output projection.
@@ -59,46 +71,59 @@ pub struct Layer<R: Runtime> {
 pub struct Head<R: Runtime> {
     pub(super) embedding: Weights<R>,
     pub(super) embed: Function<R>,
-    pub(super) norm: Buffer<R>, // f32 [width]
+    pub(super) norm: Arc<Buffer<R>>, // f32 [width]
     /// If it is not the embedding.
     pub(super) output: Option<Weights<R>>,
-    pub(super) output_tiles: Tiles<R>,
+    pub(super) output_products: Products<R>,
 }
 
-impl<R: Runtime> Gpu<R> {
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// Buffers whose weights are still to be copied.
+struct Loading<'a, R: Runtime> {
+    gpu: &'a Gpu<R>,
+    transfers: Vec<Transfer<'a, R>>,
+}
+
+impl<'a, R: Runtime> Loading<'a, R> {
+    /// A buffer for `contents`, one after another.
+    fn buffer(
+        &mut self,
+        contents: impl Iterator<Item = Content<'a>> + Clone,
+    ) -> Result<Arc<Buffer<R>>, GpuError> {
+        let bytes = contents.clone().map(Content::bytes).sum();
+        let to = Arc::new(self.gpu.device.allocate(bytes, "weights")?);
+        let mut at = 0;
+        for content in contents {
+            self.transfers.push(Transfer { content, to: Arc::clone(&to), at });
+            at += content.bytes();
+        }
+        Ok(to)
+    }
+
+    fn vector(&mut self, vector: &'a Vector) -> Result<Arc<Buffer<R>>> {
+        Ok(self.buffer([Content::Vector(vector)].into_iter())?)
+    }
+
     /// Matrices of one shape, format and grain of scales.
-    fn load(&self, matrices: &[&Matrix], control: &Control) -> Result<Weights<R>> {
+    fn matrices(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
         let Some((first, others)) = matrices.split_first() else { return Err(BackendError::Batch.into()) };
-        let unsupported = |matrix: &Matrix| {
-            let Matrix { name, dtype, layout, .. } = matrix;
-            BackendError::Unsupported { tensor: name.clone(), dtype: *dtype, layout: *layout }
-        };
-        let form = |matrix: &Matrix| {
-            let grain = matrix.scales.as_ref().map(|scales| [scales.inputs, scales.outputs]);
-            (matrix.dtype, matrix.layout, matrix.inputs, matrix.outputs, grain)
-        };
+        let form =
+            |matrix: &Matrix| (matrix.dtype, matrix.layout, matrix.inputs, matrix.outputs, grain(matrix));
         if let Some(other) = others.iter().find(|other| form(other) != form(first)) {
             return Err(unsupported(other).into());
         }
-        let Matrix { dtype, layout, inputs, outputs, .. } = **first;
+        let Matrix { dtype, layout, inputs, outputs, .. } = *first;
         let format = Format::new(dtype, layout).ok_or_else(|| unsupported(first))?;
         let size = |size: usize| i32::try_from(size).map_err(|_| unsupported(first));
-        let (mut grain, mut factors) = ([1, 1], Vec::new());
         for matrix in matrices {
             values::check_rows(matrix)?;
             values::check_size(&matrix.name, dtype, &matrix.data, inputs * outputs)?;
-            if let Some(own) = values::factors(matrix, control)? {
-                grain = own.shared();
-                factors.extend_from_slice(own.values());
-            }
         }
-        let scales = (!factors.is_empty()).then(|| self.upload(&factors)).transpose()?;
-        let [scale_inputs, scale_outputs] = grain;
-        let bytes = first.data.len() as usize;
-        let data = self.device.allocate(bytes * matrices.len(), "weights")?;
-        for (index, matrix) in matrices.iter().enumerate() {
-            self.read_to(&data, index * bytes, &matrix.name, &matrix.data, control)?;
-        }
+        let grain = grain(first);
+        let scales = grain.map(|_| self.buffer(matrices.iter().map(Content::Scales))).transpose()?;
+        let data = self.buffer(matrices.iter().map(Content::Elements))?;
+        let [scale_inputs, scale_outputs] = grain.unwrap_or([1, 1]);
         let matrix = kernels::Matrix {
             data: data.pointer().0,
             scales: scales.as_ref().map_or(0, |scales| scales.pointer().0),
@@ -107,42 +132,83 @@ impl<R: Runtime> Gpu<R> {
             inputs: size(inputs)?,
             outputs: size(outputs)?,
         };
-        Ok(Weights { format, matrix, outputs, _data: data, _scales: scales })
+        Ok(Weights { format, matrix, inputs, outputs, _data: data, _scales: scales })
     }
 
-    fn load_vector(&self, vector: &Vector, control: &Control) -> Result<Buffer<R>> {
-        self.upload(&values::vector(vector, control)?)
+    fn matrix(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
+        self.matrices(std::slice::from_ref(matrix))
+    }
+}
+
+fn unsupported(Matrix { name, dtype, layout, .. }: &Matrix) -> BackendError {
+    BackendError::Unsupported { tensor: name.clone(), dtype: *dtype, layout: *layout }
+}
+
+/// Inputs and outputs that share a scale, if there are scales.
+fn grain(matrix: &Matrix) -> Option<[usize; 2]> {
+    let scales = matrix.scales.as_ref()?;
+    Some([scales.inputs.min(matrix.inputs).max(1), scales.outputs.min(matrix.outputs).max(1)])
+}
+
+impl<R: Runtime> Gpu<R> {
+    /// Copies what is still to be copied.
+    fn transfer(&self, loading: Loading<'_, R>, control: &Control) -> Result<()> {
+        let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not kept after an error: it may have lost a part.
+        let mut loader = kept.take().map_or_else(|| Loader::new(&self.device), Ok)?;
+        loader.run(&self.stream, &loading.transfers, control)?;
+        *kept = Some(loader);
+        Ok(())
     }
 
     pub(super) fn load_layer_weights(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {
-        let one = |matrix: &Matrix| self.load(&[matrix], control);
-        let all = |matrices: &[Matrix]| self.load(&matrices.iter().collect::<Vec<_>>(), control);
-        let query_key_value = [one(&layer.query)?, one(&layer.key)?, one(&layer.value)?];
-        let (output, gate) = (one(&layer.output)?, all(&layer.gate)?);
-        let (up, down) = (all(&layer.up)?, all(&layer.down)?);
+        let mut loading = Loading { gpu: self, transfers: Vec::new() };
+        let query = loading.matrix(&layer.query)?;
+        let query_key_value = [query, loading.matrix(&layer.key)?, loading.matrix(&layer.value)?];
+        let (output, gate) = (loading.matrix(&layer.output)?, loading.matrices(&layer.gate)?);
+        let (up, down) = (loading.matrices(&layer.up)?, loading.matrices(&layer.down)?);
         let code = &self.code;
         let activation = if gate.format == up.format {
-            Activation::Fused(code.tiles(Kernel::GateUp, gate.format)?)
+            Activation::Fused(code.products(GATE_UP, gate.format, gate.inputs)?)
         } else {
-            let tiles = |weights: &Weights<R>| code.tiles(Kernel::ExpertLinear, weights.format);
-            Activation::Apart([tiles(&gate)?, tiles(&up)?])
+            let products =
+                |weights: &Weights<R>| code.products(EXPERT_LINEAR, weights.format, weights.inputs);
+            Activation::Apart([products(&gate)?, products(&up)?])
         };
-        Ok(Layer {
-            attention_norm: self.load_vector(&layer.attention_norm, control)?,
+        let linear = |weights: &Weights<R>| code.products(LINEAR, weights.format, weights.inputs);
+        let [query, key, value] = query_key_value.each_ref().map(linear);
+        let head_products = [query?, key?, value?];
+        let output_products = linear(&output)?;
+        let down_products = code.products(EXPERT_LINEAR, down.format, down.inputs)?;
+        let activated = match &activation {
+            Activation::Fused(products) => std::slice::from_ref(products),
+            Activation::Apart(products) => products,
+        };
+        let has_mma = {
+            let mut all = head_products.iter().chain(activated).chain([&output_products, &down_products]);
+            all.all(|products| products.mma.is_some())
+        };
+        let loaded = Layer {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            has_mma,
+            attention_norm: loading.vector(&layer.attention_norm)?,
             heads: self.heads(&query_key_value)?,
+            head_products,
             query_key_value,
-            output_tiles: code.tiles(Kernel::Linear, output.format)?,
+            output_products,
             output,
-            post_attention_norm: self.load_vector(&layer.post_attention_norm, control)?,
-            moe_norm: self.load_vector(&layer.moe_norm, control)?,
-            router: self.upload(&values::matrix(&layer.router, control)?)?,
+            post_attention_norm: loading.vector(&layer.post_attention_norm)?,
+            moe_norm: loading.vector(&layer.moe_norm)?,
+            router: loading.buffer([Content::Weights(&layer.router)].into_iter())?,
             activation,
             gate,
             up,
-            down_tiles: code.tiles(Kernel::ExpertLinear, down.format)?,
+            down_products,
             down,
-            post_moe_norm: self.load_vector(&layer.post_moe_norm, control)?,
-        })
+            post_moe_norm: loading.vector(&layer.post_moe_norm)?,
+        };
+        self.transfer(loading, control)?;
+        Ok(loaded)
     }
 
     /// The launches that queries, keys and values take.
@@ -165,21 +231,21 @@ impl<R: Runtime> Gpu<R> {
     }
 
     pub(super) fn load_head_weights(&self, head: &StoredHead, control: &Control) -> Result<Head<R>> {
-        let embedding = &head.embedding;
-        if embedding.layout != Layout::OutIn {
-            let Matrix { name, dtype, layout, .. } = embedding;
-            let unsupported =
-                BackendError::Unsupported { tensor: name.clone(), dtype: *dtype, layout: *layout };
-            return Err(unsupported.into());
+        if head.embedding.layout != Layout::OutIn {
+            return Err(unsupported(&head.embedding).into());
         }
-        let embedding = self.load(&[embedding], control)?;
-        let output = head.output.as_ref().map(|output| self.load(&[output], control)).transpose()?;
-        Ok(Head {
+        let mut loading = Loading { gpu: self, transfers: Vec::new() };
+        let embedding = loading.matrix(&head.embedding)?;
+        let output = head.output.as_ref().map(|output| loading.matrix(output)).transpose()?;
+        let projection = output.as_ref().unwrap_or(&embedding);
+        let loaded = Head {
             embed: self.code.kernel(Kernel::Embed(embedding.format), 0)?,
-            norm: self.load_vector(&head.norm, control)?,
-            output_tiles: self.code.tiles(Kernel::Linear, output.as_ref().unwrap_or(&embedding).format)?,
+            norm: loading.vector(&head.norm)?,
+            output_products: self.code.products(LINEAR, projection.format, projection.inputs)?,
             embedding,
             output,
-        })
+        };
+        self.transfer(loading, control)?;
+        Ok(loaded)
     }
 }

@@ -1,0 +1,219 @@
+//! Weights on their way to a device. Uses `device`, `values` and `tensor`.
+//!
+//! Several threads fill a ring of pinned memory, the caller's submits the copies, and an event tells when a part of the ring is free
+//! again. Bytes are read, not looked at where they are mapped: a mapping costs a fault for every few pages, which are looked at once;
+//! and a failing disk is an error, not a signal.
+
+use std::collections::BTreeMap;
+use std::iter::Enumerate;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::backend::gpu::{Buffer, Device, Event, Pinned, Runtime, Stream};
+use crate::backend::{BackendError, values};
+use crate::control::{Control, Task};
+use crate::error::Result;
+use crate::tensor::{Matrix, Vector};
+
+/// Threads that read, unless there are fewer CPUs. One copies 8 to 10 GB/s out of the page cache, and a link of PCIe 5 takes 55; a disk
+/// is at its best with several reads under way.
+const THREADS: usize = 8;
+
+/// Bytes that are read and copied at a time: a thousand times what a copy costs to begin.
+const BLOCK: usize = 8 << 20;
+
+/// Blocks of the ring: as many to read into as to copy from.
+const BLOCKS: usize = 2 * THREADS;
+
+/// What is copied into a buffer.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// A matrix's elements, as they are stored.
+    Elements(&'a Matrix),
+    /// What they are multiplied by, as f32.
+    Scales(&'a Matrix), // [outputs / shared, inputs / shared], rounded up
+    /// A matrix's weights, as f32.
+    Weights(&'a Matrix), // [outputs, inputs]
+    /// A vector's elements, as f32.
+    Vector(&'a Vector), // [len]
+}
+
+impl Content<'_> {
+    /// Bytes on the device.
+    pub(super) fn bytes(self) -> usize {
+        let numbers = match self {
+            Self::Elements(matrix) => return matrix.data.len() as usize,
+            Self::Scales(matrix) => {
+                let counts = matrix.scales.as_ref().map(|s| s.counts(matrix.inputs, matrix.outputs));
+                counts.map_or(0, |[inputs, outputs]| inputs * outputs)
+            }
+            Self::Weights(matrix) => matrix.inputs * matrix.outputs,
+            Self::Vector(vector) => vector.len,
+        };
+        numbers * size_of::<f32>()
+    }
+
+    /// Some of its bytes, from `at` on. Numbers are converted for each block anew: they are seldom more than one.
+    fn read(self, at: usize, out: &mut [u8], control: &Control) -> Result<()> {
+        let numbers = match self {
+            Self::Elements(matrix) => {
+                let unreadable = |source| BackendError::Read { tensor: matrix.name.clone(), source };
+                return Ok(matrix.data.read_at(at as u64, out).map_err(unreadable)?);
+            }
+            Self::Scales(matrix) => {
+                values::factors(matrix, control)?.map_or_else(Vec::new, |factors| factors.values().to_vec())
+            }
+            Self::Weights(matrix) => values::matrix(matrix, control)?,
+            Self::Vector(vector) => values::vector(vector, control)?,
+        };
+        let numbers = numbers.get(at / size_of::<f32>()..).unwrap_or_default();
+        out.as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(out, x)| *out = x.to_le_bytes());
+        Ok(())
+    }
+}
+
+/// A buffer, or a part of one, that is to be filled.
+pub(super) struct Transfer<'a, R: Runtime> {
+    pub(super) content: Content<'a>,
+    pub(super) to: Arc<Buffer<R>>,
+    pub(super) at: usize,
+}
+
+/// A part of a transfer: bytes of its content.
+type Block<'a, R> = (&'a Transfer<'a, R>, Range<usize>);
+
+fn blocks<'a, R: Runtime>(transfers: &'a [Transfer<'a, R>]) -> impl Iterator<Item = Block<'a, R>> {
+    transfers.iter().flat_map(|transfer| {
+        let bytes = transfer.content.bytes();
+        (0..bytes).step_by(BLOCK).map(move |start| (transfer, start..bytes.min(start + BLOCK)))
+    })
+}
+
+/// A part of the ring.
+struct Slot<R: Runtime> {
+    bytes: Pinned<R>, // [BLOCK]
+    /// When what it held was copied.
+    copied: Event<R>,
+}
+
+/// A block with its number, in a slot; or why it is not. The payload of a panic is passed on.
+type Filled<R> = (usize, thread::Result<Result<Slot<R>>>);
+
+/// The ring. It is there while weights are loaded: pinned memory is taken from everybody else.
+pub(super) struct Loader<R: Runtime> {
+    copies: Stream<R>,
+    threads: usize,
+    ring: Vec<Slot<R>>,
+}
+
+impl<R: Runtime> Loader<R> {
+    pub(super) fn new(device: &Device<R>) -> Result<Self> {
+        let slot = |_| Ok(Slot { bytes: device.pinned(BLOCK)?, copied: device.event()? });
+        let ring = (0..BLOCKS).map(slot).collect::<Result<_>>()?;
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        Ok(Self { copies: device.stream()?, threads, ring })
+    }
+
+    /// Copies all of them. What `stream` is given afterwards sees them; the last copies may still be under way.
+    ///
+    /// After an error the loader is of no more use.
+    ///
+    /// # Errors
+    /// Unreadable bytes and numbers that are not finite, the device's; [`Cancelled`](crate::Cancelled).
+    pub(super) fn run(
+        &mut self,
+        stream: &Stream<R>,
+        transfers: &[Transfer<'_, R>],
+        control: &Control,
+    ) -> Result<()> {
+        let (give, free) = channel();
+        let (filled, arrivals) = channel();
+        // Nobody has hung up.
+        self.ring.drain(..).for_each(|slot| _ = give.send(slot));
+        let work = Mutex::new((blocks(transfers).enumerate(), free));
+        thread::scope(|scope| {
+            for started in 0..self.threads.min(blocks(transfers).count()) {
+                let (work, filled) = (&work, filled.clone());
+                let reader = thread::Builder::new().name(format!("grok1-load-{started}"));
+                match reader.spawn_scoped(scope, move || fill(work, &filled, control)) {
+                    Err(error) if started == 0 => return Err(BackendError::Threads(error).into()),
+                    // Those that there are do it.
+                    Err(_) => break,
+                    Ok(_) => {}
+                }
+            }
+            drop(filled);
+            self.submit(transfers, give, &arrivals, control)
+        })?;
+        let (_, free) = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.ring.extend(free.try_iter());
+        if let Some(last) = self.ring.last() {
+            stream.wait(&last.copied)?;
+        }
+        Ok(())
+    }
+
+    /// Queues a copy of every block, in order. Readers stop when this ends, since it drops what they wait for.
+    fn submit(
+        &self,
+        transfers: &[Transfer<'_, R>],
+        give: Sender<Slot<R>>,
+        arrivals: &Receiver<Filled<R>>,
+        control: &Control,
+    ) -> Result<()> {
+        let total: usize = transfers.iter().map(|transfer| transfer.content.bytes()).sum();
+        let mut done = 0;
+        let mut early = BTreeMap::new();
+        for (index, (transfer, range)) in blocks(transfers).enumerate() {
+            control.check()?;
+            let filled = loop {
+                if let Some(filled) = early.remove(&index) {
+                    break filled;
+                }
+                // They send every block before they hang up.
+                let gone = |_| BackendError::Pool { done: index, parts: blocks(transfers).count() };
+                let (index, filled) = arrivals.recv().map_err(gone)?;
+                early.insert(index, filled);
+            };
+            let slot = filled.unwrap_or_else(|panic| resume_unwind(panic))?;
+            let (at, bytes) = (transfer.at + range.start, &slot.bytes[..range.len()]);
+            // SAFETY: whoever fills the slot next waits for the event behind the copy; dropping it waits too.
+            unsafe { self.copies.queue_write(&transfer.to, at, bytes) }?;
+            self.copies.record(&slot.copied)?;
+            // Readers that have nothing left to read need no slot.
+            _ = give.send(slot);
+            done += range.len();
+            control.report(Task::Load, done as u64, total as u64);
+        }
+        Ok(())
+    }
+}
+
+/// What readers share: the blocks that are left, and slots to read them into. Both are taken together, so that there is always a slot
+/// for the block that is submitted next.
+type Work<I, R> = Mutex<(Enumerate<I>, Receiver<Slot<R>>)>;
+
+/// Reads blocks until none is left, or nobody wants them.
+fn fill<'a, R: Runtime, I: Iterator<Item = Block<'a, R>>>(
+    work: &Work<I, R>,
+    filled: &Sender<Filled<R>>,
+    control: &Control,
+) {
+    let next = || {
+        let (blocks, free) = &mut *work.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((blocks.next()?, free.recv().ok()?))
+    };
+    while let Some(((index, (transfer, range)), mut slot)) = next() {
+        let read = || {
+            slot.copied.synchronize()?;
+            transfer.content.read(range.start, &mut slot.bytes[..range.len()], control)?;
+            Ok(slot)
+        };
+        if filled.send((index, catch_unwind(AssertUnwindSafe(read)))).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Which device a model is loaded on, and why it is not.
+
+use std::sync::Mutex;
+
+use grok1::backend::gpu::{GpuError, Runtime};
+use grok1::{Control, Device, ErrorKind, Model};
+
+use crate::first;
+use crate::support::models::{standard, tiny, tiny_path};
+
+/// What the library has logged.
+struct Logged(Mutex<Vec<String>>);
+
+static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The device that is chosen, and what the log says of the choice.
+fn automatic<R: Runtime>() -> (String, Vec<String>) {
+    log::set_logger(&LOGGED).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let model = tiny(first::<R>(standard()).device(Device::Auto));
+    let mut lines = LOGGED.0.lock().unwrap().clone();
+    lines
+        .retain(|line| line.starts_with("auto: ") && line.contains(R::NAME) || line.starts_with("auto: cpu"));
+    (model.device().split(' ').next().unwrap().to_owned(), lines)
+}
+
+fn room<R: Runtime>() {
+    let name = format!("{}:0", R::NAME);
+    assert_eq!(automatic::<R>(), (name.clone(), vec![format!("auto: {name}, which holds all of the model")]));
+}
+
+#[test]
+fn auto_is_the_first_gpu_with_room_for_all_of_the_model() {
+    on_each_runtime!(room, "STANDIN_DEVICES" = "2");
+}
+
+fn no_room<R: Runtime>() {
+    let (device, lines) = automatic::<R>();
+    assert_eq!(device, "cpu");
+    let start = |ordinal| format!("auto: not {}:{ordinal}: out of device memory: ", R::NAME);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for (ordinal, line) in lines[..2].iter().enumerate() {
+        assert!(
+            line.starts_with(&start(ordinal)) && line.contains(" bytes for all of the model, "),
+            "{line}"
+        );
+    }
+    assert_eq!(lines[2], "auto: cpu, since no GPU takes all of the model");
+}
+
+#[test]
+fn auto_is_the_processor_where_no_gpu_has_room_and_the_log_says_why() {
+    on_each_runtime!(no_room, "STANDIN_DEVICES" = "2", "STANDIN_MEMORY" = "4000000");
+}
+
+fn refused<R: Runtime>() {
+    let load = |device: Device| {
+        Model::open_with(tiny_path(), first::<R>(standard()).device(device), &Control::new()).unwrap_err()
+    };
+    let error = load(format!("{}:5", R::NAME).parse().unwrap());
+    assert_eq!(error.to_string(), format!("no device {}:5: there are 1", R::NAME));
+    assert_eq!(error.kind(), ErrorKind::Argument);
+    let error = load(format!("{}:0", R::NAME).parse().unwrap());
+    assert!(error.downcast_ref::<GpuError>().unwrap().missing_bytes().unwrap() > 0, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Resource);
+}
+
+#[test]
+fn a_device_that_is_not_there_or_too_small_is_an_error() {
+    on_each_runtime!(refused, "STANDIN_MEMORY" = "4000000");
+}

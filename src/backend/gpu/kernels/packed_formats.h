@@ -435,6 +435,8 @@ struct Packed<iq4_xs> {
     typedef Scaled<TableScales, MINS> Scales;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
+        // Looked up for a whole tile at once, they would want more registers than there are.
+        if (step % 4 == 0) keep_loads();
 #pragma unroll
         for (int k = 0; k < 4; ++k) out[k] = IQ4[words[step / 2] >> (step % 2 * 16 + k * 4) & 15];
     }

@@ -6,7 +6,7 @@ use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
     Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
-    flash_mma_shared_bytes, flash_shared_bytes, flash_tiles,
+    flash_mma_shared_bytes, flash_shared_bytes,
 };
 use half::bf16;
 

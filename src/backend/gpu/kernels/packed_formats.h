@@ -34,8 +34,8 @@ DEVICE const u8* block_of(const Stored& stored, int output, int input) {
     return stored.data + output * row_bytes<F>(stored.inputs) + (u64)(input / F::WEIGHTS) * F::BYTES;
 }
 
-// Two neighbouring scales.
-struct Two {
+// ScalePair neighbouring scales.
+struct ScalePair {
     float first, second;
 };
 
@@ -106,7 +106,7 @@ struct HalfScales {
         return f16_to_f32(all.words[index / 2] >> index % 2 * 16);
     }
 
-    DEVICE Two runs(const HalfScales& all, int, int t) {
+    DEVICE ScalePair runs(const HalfScales& all, int, int t) {
         const u32 both = one_of(all.words, t);
         return {f16_to_f32(both), f16_to_f32(both >> 16)};
     }
@@ -181,7 +181,7 @@ DEVICE float six_bits(u32 first, u32 second, int index, float zero) {
 }
 
 // Numbers 2 * t and 2 * t + 1.
-DEVICE Two two_sixes(u32 first, u32 second, int t, float zero) {
+DEVICE ScalePair two_sixes(u32 first, u32 second, int t, float zero) {
     const u32 both = (t & 2 ? second : first) >> t % 2 * 12;
     return {field_of<6>(both, 0, zero), field_of<6>(both, 6, zero)};
 }
@@ -212,7 +212,7 @@ struct RunScales {
         return six_bits(all.scales[0], all.scales[1], index, 0);
     }
 
-    DEVICE Two runs(const RunScales& all, int, int t) {
+    DEVICE ScalePair runs(const RunScales& all, int, int t) {
         return two_sixes(all.scales[0], all.scales[1], t, 0);
     }
 
@@ -224,7 +224,7 @@ struct RunScales {
         return six_bits(all.mins[0], all.mins[1], index, 0);
     }
 
-    DEVICE Two min_runs(const RunScales& all, int t) {
+    DEVICE ScalePair min_runs(const RunScales& all, int t) {
         return two_sixes(all.mins[0], all.mins[1], t, 0);
     }
 
@@ -292,7 +292,7 @@ struct ByteScales {
         return code_of(all.words[index / 4], index % 4, 128);
     }
 
-    DEVICE Two runs(const ByteScales& all, int set, int t) {
+    DEVICE ScalePair runs(const ByteScales& all, int set, int t) {
         const u32 both = (t & 2 ? all.words[set * 2 + 1] : all.words[set * 2]) >> t % 2 * 16;
         return {code_of(both, 0, 128), code_of(both, 1, 128)};
     }
@@ -335,7 +335,7 @@ struct SixBitScales {
         return field_of<6>(all.words[index / 4], index % 4 * 6, 32);
     }
 
-    DEVICE Two runs(const SixBitScales& all, int set, int t) {
+    DEVICE ScalePair runs(const SixBitScales& all, int set, int t) {
         return two_sixes(all.words[set * 2], all.words[set * 2 + 1], t, 32);
     }
 
@@ -415,7 +415,7 @@ struct TableScales {
         return six_bits(all.scales[0], all.scales[1], index, 32);
     }
 
-    DEVICE Two runs(const TableScales& all, int, int t) {
+    DEVICE ScalePair runs(const TableScales& all, int, int t) {
         return two_sixes(all.scales[0], all.scales[1], t, 32);
     }
 
@@ -435,6 +435,8 @@ struct Packed<iq4_xs> {
     typedef Scaled<TableScales, MINS> Scales;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
+        // Looked up for a whole tile at once, they would want more registers than there are.
+        if (step % 4 == 0) keep_loads();
 #pragma unroll
         for (int k = 0; k < 4; ++k) out[k] = IQ4[words[step / 2] >> (step % 2 * 16 + k * 4) & 15];
     }
@@ -464,7 +466,7 @@ struct NibbleScales {
         return field_of<4>(all.word, index * 4, -0.5f);
     }
 
-    DEVICE Two runs(const NibbleScales& all, int, int t) {
+    DEVICE ScalePair runs(const NibbleScales& all, int, int t) {
         const u32 both = all.word >> t * 8;
         return {field_of<4>(both, 0, -0.5f), field_of<4>(both, 4, -0.5f)};
     }

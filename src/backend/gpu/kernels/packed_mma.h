@@ -26,15 +26,6 @@ DEVICE u32 spread_bytes(u32 quad, int first, u32 above) {
 #endif
 }
 
-// The two bf16 whose values two floats have exactly.
-DEVICE u32 exact_bits(u32 first, u32 second) {
-#ifdef SIMT_HOST
-    return first >> 16 | (second & 0xffff0000u);
-#else
-    return __byte_perm(first, second, 0x7632);
-#endif
-}
-
 // The values of a step as bf16: out[0] has the first two of its four weights, out[1] the others. For codes in planes.
 template <class F>
 struct Pairs {
@@ -274,10 +265,10 @@ struct Strip<Mma<F>, MOST> {
             for (int h = 0; h < 2; ++h) {
                 const auto& scales = own[m].scales[h];
                 const float* const both = part[m][0] + 2 * h;
-                const Two run = P::Scales::runs(scales, first > 0, t);
+                const ScalePair run = P::Scales::runs(scales, first > 0, t);
                 float sum = P::Scales::block(scales) * fmaf(run.second, both[1], run.first * both[0]);
                 if constexpr (P::MINS) {
-                    const Two min = P::Scales::min_runs(scales, t);
+                    const ScalePair min = P::Scales::min_runs(scales, t);
                     sum = fmaf(-P::Scales::min_block(scales), fmaf(min.second, ones[0][1], min.first * ones[0][0]), sum);
                 }
                 total[m][0][2 * h] += lanes_sum<4>(sum);
@@ -382,7 +373,7 @@ struct Strip<Mma<F>, MOST> {
     DEVICE void load_pairs(u32 (&out)[2], const float* x, int first) {
         const Sixteen all = *(const Sixteen*)(x + first);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) out[i] = exact_bits(all.words[2 * i], all.words[2 * i + 1]);
+        for (int i = 0; i < 2; ++i) out[i] = exact_pair(float_of(all.words[2 * i]), float_of(all.words[2 * i + 1]));
     }
 
     DEVICE void add_teams(Shared<float> sums, const Sums& total, int count) {

@@ -13,9 +13,12 @@ const BATCHES: Batches<'_> = &[[1, 0, 0], [3, 0, 0], [17, 0, 0], [110, 2, 0], [1
 
 /// One line of the table, on the runtime's first device.
 fn conforms<R: Runtime>(name: &str, checkpoint: &Checkpoint, numbers: Numbers) {
+    conforms_with::<R>(GpuOptions::new(), name, checkpoint, numbers);
+}
+
+fn conforms_with<R: Runtime>(options: GpuOptions, name: &str, checkpoint: &Checkpoint, numbers: Numbers) {
     let (precision, kv, _) = numbers;
-    let options =
-        GpuOptions::new().precision(precision).compile(CompileOptions::new().cache(stand_in::cache()));
+    let options = options.precision(precision).compile(CompileOptions::new().cache(stand_in::cache()));
     let runtime = Arc::new(R::load().unwrap());
     let gpu = Gpu::open(&runtime, 0, checkpoint.config.clone(), options).unwrap();
     let found = traces(&gpu, checkpoint, kv, BATCHES);
@@ -59,12 +62,23 @@ fn fp8_with_scales_of_every_grain_conforms() {
 }
 
 fn block_formats<R: Runtime>() {
-    stages::block_formats(&conforms::<R>);
+    stages::block_formats(&|name, checkpoint, numbers| {
+        conforms_with::<R>(GpuOptions::new().as_stored(), name, checkpoint, numbers);
+    });
 }
 
 #[test]
-fn every_format_of_blocks_conforms() {
+fn every_format_of_blocks_conforms_as_it_is_stored() {
     on_each_runtime!(block_formats);
+}
+
+fn packed_formats<R: Runtime>() {
+    stages::tiled_formats(&conforms::<R>);
+}
+
+#[test]
+fn every_packed_format_conforms() {
+    on_each_runtime!(packed_formats);
 }
 
 fn other_options<R: Runtime>() {

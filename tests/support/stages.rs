@@ -452,6 +452,20 @@ pub(crate) fn block_formats(check: Check<'_>) {
     }
 }
 
+/// Every format, in shapes of whole tiles of packed matrices.
+#[allow(dead_code, reason = "not every device packs")]
+pub(crate) fn tiled_formats(check: Check<'_>) {
+    let shape = Shape { vocab: 144, ..SUPER_BLOCKS };
+    let plain = Stored::Plain(DType::F32, Layout::OutIn);
+    let quantised = checkpoint(config(&shape), 2, Stored::Quantised, plain);
+    check("int8 of 2 groups", &quantised, EXACT[0]);
+    for dtype in FORMATS {
+        let stored = Stored::Plain(dtype, Layout::OutIn);
+        let checkpoint = checkpoint(config(&shape), 1, stored, stored);
+        check(dtype.name(), &checkpoint, EXACT[0]);
+    }
+}
+
 /// Caps and gates that Grok-1 does not have.
 pub(crate) fn other_options(check: Check<'_>) {
     let mut config = config(&GROUPED);

@@ -194,14 +194,20 @@ class Memory {
 
 // ---- Queues ----
 
-struct Event {
-    bool recorded = false, done = true, timed = false;
+// One time that an event was recorded. Who waits for an event waits for the last before, whatever comes after.
+struct Record {
+    bool done = false;
     double milliseconds = 0;
+};
+
+struct Event {
+    bool timed = false;
+    std::shared_ptr<Record> last;
 };
 
 struct Work {
     std::function<void()> run;
-    std::shared_ptr<Event> waits_for;
+    std::shared_ptr<Record> waits_for;
 };
 
 struct Graph {
@@ -288,7 +294,7 @@ class Driver {
         return status;
     }
 
-    Status queue(void* handle, std::function<void()> run, std::shared_ptr<Event> waits_for = nullptr) {
+    Status queue(void* handle, std::function<void()> run, std::shared_ptr<Record> waits_for = nullptr) {
         if (!knows(handle)) return INVALID_HANDLE;
         Stream* stream = (Stream*)handle;
         auto& works = stream->captures;
@@ -347,25 +353,24 @@ class Driver {
     Status record(void* handle, void* stream) {
         auto event = events_.find(handle);
         if (event == events_.end()) return INVALID_HANDLE;
-        auto recorded = event->second;
-        recorded->recorded = true;
-        recorded->done = false;
-        return queue(stream, [recorded] {
-            recorded->done = true;
-            recorded->milliseconds = now();
+        auto record = std::make_shared<Record>();
+        event->second->last = record;
+        return queue(stream, [record] {
+            record->done = true;
+            record->milliseconds = now();
         });
     }
 
     Status wait(void* stream, void* handle) {
         auto event = events_.find(handle);
         if (event == events_.end()) return INVALID_HANDLE;
-        return event->second->recorded ? queue(stream, nullptr, event->second) : SUCCESS;
+        return event->second->last ? queue(stream, nullptr, event->second->last) : SUCCESS;
     }
 
     Status synchronize_event(void* handle) {
         auto event = events_.find(handle);
         if (event == events_.end()) return INVALID_HANDLE;
-        while (!event->second->done) step_any("an event never happens");
+        while (event->second->last && !event->second->last->done) step_any("an event never happens");
         return failed_;
     }
 
@@ -373,8 +378,8 @@ class Driver {
         auto start = events_.find(from), end = events_.find(to);
         if (start == events_.end() || end == events_.end()) return INVALID_HANDLE;
         if (!start->second->timed || !end->second->timed) return INVALID_HANDLE;
-        if (!start->second->recorded || !end->second->recorded) return INVALID_HANDLE;
-        *milliseconds = (float)(end->second->milliseconds - start->second->milliseconds);
+        if (!start->second->last || !end->second->last) return INVALID_HANDLE;
+        *milliseconds = (float)(end->second->last->milliseconds - start->second->last->milliseconds);
         return SUCCESS;
     }
 
@@ -559,7 +564,8 @@ class Driver {
         for (auto& stream : streams_)
             if (step(stream.get())) return;
         if (failed_ == SUCCESS) fail(otherwise);
-        for (auto& [handle, event] : events_) event->done = true;
+        for (auto& [handle, event] : events_)
+            if (event->last) event->last->done = true;
     }
 
     // Whatever in an argument looks like an address has to be one of the device's memory that is there.

@@ -1,7 +1,7 @@
 //! Weights on their way to a device. Uses `device`, `values` and `tensor`.
 //!
 //! Several threads fill a ring of pinned memory, the caller's submits the copies, and an event tells when a part of the ring is free
-//! again. Bytes are read, not looked at where they are mapped: a mapping costs a fault for every few pages, which are looked at once;
+//! again. Matrices that are packed wait on the device for that, while the next is copied. Bytes are read, not looked at where they are mapped: a mapping costs a fault for every few pages, which are looked at once;
 //! and a failing disk is an error, not a signal.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::backend::gpu::{Buffer, Device, Event, Pinned, Runtime, Stream};
+use crate::backend::gpu::kernels::{THREADS, TILE_INPUTS, TILE_OUTPUTS};
+use crate::backend::gpu::{
+    Buffer, Device, DevicePointer, Event, Function, GpuError, Launch, Pinned, Runtime, Stream,
+};
 use crate::backend::{BackendError, values};
 use crate::control::{Control, Task};
 use crate::error::Result;
@@ -20,13 +23,13 @@ use crate::tensor::{Matrix, Vector};
 
 /// Threads that read, unless there are fewer CPUs. One copies 8 to 10 GB/s out of the page cache, and a link of PCIe 5 takes 55; a disk
 /// is at its best with several reads under way.
-const THREADS: usize = 8;
+const READERS: usize = 8;
 
 /// Bytes that are read and copied at a time: a thousand times what a copy costs to begin.
 const BLOCK: usize = 8 << 20;
 
 /// Blocks of the ring: as many to read into as to copy from.
-const BLOCKS: usize = 2 * THREADS;
+const BLOCKS: usize = 2 * READERS;
 
 /// What is copied into a buffer.
 #[derive(Clone, Copy)]
@@ -80,6 +83,26 @@ pub(super) struct Transfer<'a, R: Runtime> {
     pub(super) content: Content<'a>,
     pub(super) to: Arc<Buffer<R>>,
     pub(super) at: usize,
+    /// What puts it there, if it is not there as it is copied.
+    pub(super) pack: Option<Arc<Pack<R>>>,
+}
+
+/// How a matrix as it is stored becomes a packed one.
+pub(super) struct Pack<R: Runtime> {
+    pub(super) kernel: Function<R>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+impl<R: Runtime> Pack<R> {
+    fn launch(&self, stream: &Stream<R>, to: DevicePointer, from: DevicePointer) -> Result<(), GpuError> {
+        let grid = [self.inputs / TILE_INPUTS, self.outputs / TILE_OUTPUTS, 1].map(|blocks| blocks as u32);
+        let launch = Launch { grid, block: [THREADS as u32, 1, 1], shared_bytes: 0 };
+        let [inputs, outputs] = [self.inputs, self.outputs].map(|size| size as i32);
+        let arguments = [(&to).into(), (&from).into(), (&inputs).into(), (&outputs).into()];
+        // SAFETY: one holds the stored matrix, the other has room for the packed one.
+        unsafe { stream.launch(&self.kernel, launch, arguments) }
+    }
 }
 
 /// A part of a transfer: bytes of its content.
@@ -99,22 +122,42 @@ struct Slot<R: Runtime> {
     copied: Event<R>,
 }
 
+/// Where a stored matrix waits on the device to be packed.
+struct Staging<R: Runtime> {
+    stored: Option<Buffer<R>>,
+    /// When it is all there.
+    copied: Event<R>,
+    /// When it is no longer needed.
+    packed: Event<R>,
+}
+
+impl<R: Runtime> Staging<R> {
+    fn new(device: &Device<R>) -> Result<Self, GpuError> {
+        Ok(Self { stored: None, copied: device.event()?, packed: device.event()? })
+    }
+}
+
 /// A block with its number, in a slot; or why it is not. The payload of a panic is passed on.
 type Filled<R> = (usize, thread::Result<Result<Slot<R>>>);
 
-/// The ring. It is there while weights are loaded: pinned memory is taken from everybody else.
+/// The ring, and what follows it. It is there while weights are loaded: pinned memory is taken from everybody else.
 pub(super) struct Loader<R: Runtime> {
     copies: Stream<R>,
-    threads: usize,
+    packs: Stream<R>,
+    readers: usize,
     ring: Vec<Slot<R>>,
+    /// One is copied to while the other is packed.
+    staging: [Staging<R>; 2],
 }
 
 impl<R: Runtime> Loader<R> {
     pub(super) fn new(device: &Device<R>) -> Result<Self> {
         let slot = |_| Ok(Slot { bytes: device.pinned(BLOCK)?, copied: device.event()? });
         let ring = (0..BLOCKS).map(slot).collect::<Result<_>>()?;
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-        Ok(Self { copies: device.stream()?, threads, ring })
+        let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
+        let (copies, packs) = (device.stream()?, device.stream()?);
+        let staging = [Staging::new(device)?, Staging::new(device)?];
+        Ok(Self { copies, packs, readers, ring, staging })
     }
 
     /// Copies all of them. What `stream` is given afterwards sees them; the last copies may still be under way.
@@ -125,17 +168,19 @@ impl<R: Runtime> Loader<R> {
     /// Unreadable bytes and numbers that are not finite, the device's; [`Cancelled`](crate::Cancelled).
     pub(super) fn run(
         &mut self,
+        device: &Device<R>,
         stream: &Stream<R>,
         transfers: &[Transfer<'_, R>],
         control: &Control,
     ) -> Result<()> {
+        self.stage(device, transfers)?;
         let (give, free) = channel();
         let (filled, arrivals) = channel();
         // Nobody has hung up.
         self.ring.drain(..).for_each(|slot| _ = give.send(slot));
         let work = Mutex::new((blocks(transfers).enumerate(), free));
         thread::scope(|scope| {
-            for started in 0..self.threads.min(blocks(transfers).count()) {
+            for started in 0..self.readers.min(blocks(transfers).count()) {
                 let (work, filled) = (&work, filled.clone());
                 let reader = thread::Builder::new().name(format!("grok1-load-{started}"));
                 match reader.spawn_scoped(scope, move || fill(work, &filled, control)) {
@@ -153,6 +198,19 @@ impl<R: Runtime> Loader<R> {
         if let Some(last) = self.ring.last() {
             stream.wait(&last.copied)?;
         }
+        Ok(self.staging.iter().try_for_each(|staging| stream.wait(&staging.packed))?)
+    }
+
+    /// Makes room for the largest matrix that is packed.
+    fn stage(&mut self, device: &Device<R>, transfers: &[Transfer<'_, R>]) -> Result<(), GpuError> {
+        let packed = transfers.iter().filter(|transfer| transfer.pack.is_some());
+        let bytes = packed.map(|transfer| transfer.content.bytes()).max().unwrap_or(0);
+        for staging in &mut self.staging {
+            if staging.stored.as_ref().map_or(0, Buffer::len) < bytes {
+                staging.stored = None;
+                staging.stored = Some(device.allocate(bytes, "weights to be packed")?);
+            }
+        }
         Ok(())
     }
 
@@ -165,7 +223,7 @@ impl<R: Runtime> Loader<R> {
         control: &Control,
     ) -> Result<()> {
         let total: usize = transfers.iter().map(|transfer| transfer.content.bytes()).sum();
-        let mut done = 0;
+        let (mut done, mut packed) = (0, 0);
         let mut early = BTreeMap::new();
         for (index, (transfer, range)) in blocks(transfers).enumerate() {
             control.check()?;
@@ -179,10 +237,25 @@ impl<R: Runtime> Loader<R> {
                 early.insert(index, filled);
             };
             let slot = filled.unwrap_or_else(|panic| resume_unwind(panic))?;
-            let (at, bytes) = (transfer.at + range.start, &slot.bytes[..range.len()]);
+            let bytes = &slot.bytes[..range.len()];
+            let staging = &self.staging[packed % self.staging.len()];
+            let (to, at) = match (&transfer.pack, &staging.stored) {
+                (Some(_), Some(stored)) => (stored, range.start),
+                _ => (&*transfer.to, transfer.at + range.start),
+            };
+            if transfer.pack.is_some() && range.start == 0 {
+                self.copies.wait(&staging.packed)?;
+            }
             // SAFETY: whoever fills the slot next waits for the event behind the copy; dropping it waits too.
-            unsafe { self.copies.queue_write(&transfer.to, at, bytes) }?;
+            unsafe { self.copies.queue_write(to, at, bytes) }?;
             self.copies.record(&slot.copied)?;
+            if let Some(pack) = transfer.pack.as_ref().filter(|_| range.end == transfer.content.bytes()) {
+                self.copies.record(&staging.copied)?;
+                self.packs.wait(&staging.copied)?;
+                pack.launch(&self.packs, transfer.to.pointer().offset(transfer.at), to.pointer())?;
+                self.packs.record(&staging.packed)?;
+                packed += 1;
+            }
             // Readers that have nothing left to read need no slot.
             _ = give.send(slot);
             done += range.len();

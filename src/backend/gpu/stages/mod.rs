@@ -36,10 +36,17 @@ const SPAN_BYTES: usize = 64 << 20;
 const MAX_GRID_ROWS: usize = u16::MAX as usize;
 
 /// How a GPU computes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     precision: Precision,
+    packs: bool,
     compile: CompileOptions,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { precision: Precision::default(), packs: true, compile: CompileOptions::default() }
+    }
 }
 
 impl GpuOptions {
@@ -56,6 +63,13 @@ impl GpuOptions {
         self
     }
 
+    /// Keeps matrices on the device as they are stored, instead of packing those that can be: for measurements and tests.
+    #[must_use]
+    pub fn as_stored(mut self) -> Self {
+        self.packs = false;
+        self
+    }
+
     /// How kernels are compiled, and where their code is kept.
     #[must_use]
     pub fn compile(mut self, compile: CompileOptions) -> Self {
@@ -68,6 +82,8 @@ impl GpuOptions {
 pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
+    /// Whether matrices are packed, where they can be.
+    packs: bool,
     rotary: Rotary,
     kernels: Kernels<R>,
     code: Code<R>,
@@ -113,8 +129,9 @@ impl<R: Runtime> Gpu<R> {
         };
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
-        let (precision, loader) = (options.precision, Mutex::default());
-        Ok(Self { config, precision, rotary, kernels, code, stream, loader, device, ordinal })
+        let GpuOptions { precision, packs, .. } = options;
+        let loader = Mutex::default();
+        Ok(Self { config, precision, packs, rotary, kernels, code, stream, loader, device, ordinal })
     }
 
     /// Whether products see activations rounded to bf16, as kernels are told.
@@ -598,30 +615,27 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch.probabilities.make(&self.device, bytes(config.experts))?;
         scratch.selection.make(&self.device, bytes(config.selected_experts))?;
         scratch.gates.make(&self.device, bytes(config.selected_experts))?;
-        let [normed, probabilities, selection, gates, hidden] =
+        let [input, probabilities, selection, gates, hidden] =
             [&scratch.normed, &scratch.probabilities, &scratch.selection, &scratch.gates, &scratch.hidden]
                 .map(Room::pointer);
-        let (scale, router) = (layer.moe_norm.pointer(), layer.router.pointer());
-        let [width, experts, selected] =
-            [config.width, config.experts, config.selected_experts].map(|size| size as i32);
-        let (epsilon, cap) = (config.norm_epsilon, config.router_cap.unwrap_or(0.0));
-        let (renormalise, round) = (i32::from(config.renormalise_gates), self.round());
-        let arguments = [
-            (&normed).into(),
-            (&probabilities).into(),
-            (&selection).into(),
-            (&gates).into(),
-            (&hidden).into(),
-            (&scale).into(),
-            (&router).into(),
-            (&width).into(),
-            (&experts).into(),
-            (&selected).into(),
-            (&epsilon).into(),
-            (&cap).into(),
-            (&renormalise).into(),
-            (&round).into(),
-        ];
+        let routed = kernels::Routed {
+            input: input.0,
+            probabilities: probabilities.0,
+            selection: selection.0,
+            gates: gates.0,
+        };
+        let router = kernels::Router {
+            norm: layer.moe_norm.pointer().0,
+            weights: layer.router.pointer().0,
+            width: config.width as i32,
+            experts: config.experts as i32,
+            selected: config.selected_experts as i32,
+            epsilon: config.norm_epsilon,
+            cap: config.router_cap.unwrap_or(0.0),
+            renormalise: i32::from(config.renormalise_gates),
+        };
+        let round = self.round();
+        let arguments = [(&routed).into(), (&hidden).into(), (&router).into(), (&round).into()];
         let shared = config.experts * size_of::<f32>();
         // SAFETY: all of them hold `rows` rows.
         Ok(unsafe { self.launch(&self.kernels.route, [rows, 1, 1], shared, arguments) }?)

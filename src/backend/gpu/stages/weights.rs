@@ -4,14 +4,17 @@ use std::sync::{Arc, PoisonError};
 
 use super::Gpu;
 use super::code::Tiles;
-use super::load::{Content, Loader, Transfer};
-use crate::backend::gpu::kernels::{self, Format, Kernel};
+use super::load::{Content, Loader, Pack, Transfer};
+use crate::backend::gpu::kernels::{self, Format, Kernel, TILE_OUTPUTS};
 use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
 use crate::backend::{BackendError, values};
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Layout, Matrix, Vector};
+use crate::tensor::{DType, Layout, Matrix, Vector};
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
+
+/// Rows of blocks that a launch may have.
+const MAX_GRID_ROWS: usize = u16::MAX as usize;
 
 /// A matrix, or one of each expert, one after another.
 pub(super) struct Weights<R: Runtime> {
@@ -19,7 +22,7 @@ pub(super) struct Weights<R: Runtime> {
     /// As kernels see the first, whose addresses are those of the buffers.
     pub(super) matrix: kernels::Matrix,
     pub(super) outputs: usize,
-    _data: Arc<Buffer<R>>,           // [matrices][outputs, inputs] or [inputs, outputs]
+    _data: Arc<Buffer<R>>, // [matrices][outputs, inputs] or [inputs, outputs], or tiles
     _scales: Option<Arc<Buffer<R>>>, // f32 [matrices][outputs / shared, inputs / shared]
 }
 
@@ -75,7 +78,7 @@ struct Loading<'a, R: Runtime> {
 }
 
 impl<'a, R: Runtime> Loading<'a, R> {
-    /// A buffer for `contents`, one after another.
+    /// A buffer for `contents`, one after another, as they are.
     fn buffer(
         &mut self,
         contents: impl Iterator<Item = Content<'a>> + Clone,
@@ -84,7 +87,7 @@ impl<'a, R: Runtime> Loading<'a, R> {
         let to = Arc::new(self.gpu.device.allocate(bytes, "weights")?);
         let mut at = 0;
         for content in contents {
-            self.transfers.push(Transfer { content, to: Arc::clone(&to), at });
+            self.transfers.push(Transfer { content, to: Arc::clone(&to), at, pack: None });
             at += content.bytes();
         }
         Ok(to)
@@ -94,16 +97,41 @@ impl<'a, R: Runtime> Loading<'a, R> {
         Ok(self.buffer([Content::Vector(vector)].into_iter())?)
     }
 
-    /// Matrices of one shape, format and grain of scales.
-    fn matrices(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
+    /// A buffer for matrices of a packed format, one after another.
+    fn packed(&mut self, matrices: &'a [Matrix], format: Format) -> Result<Arc<Buffer<R>>, GpuError> {
+        let [inputs, outputs] = matrices.first().map_or([0; 2], |first| [first.inputs, first.outputs]);
+        let bytes = format.bytes(inputs, outputs);
+        let to = Arc::new(self.gpu.device.allocate(bytes * matrices.len(), "weights")?);
+        let pack = Arc::new(Pack { kernel: self.gpu.code.kernel(Kernel::Pack(format), 0)?, inputs, outputs });
+        for (index, matrix) in matrices.iter().enumerate() {
+            let (content, at) = (Content::Elements(matrix), index * bytes);
+            let (to, pack) = (Arc::clone(&to), Some(Arc::clone(&pack)));
+            self.transfers.push(Transfer { content, to, at, pack });
+        }
+        Ok(to)
+    }
+
+    /// The format that a matrix gets, whose outputs are computed `unit` by `unit`.
+    fn format(&self, matrix: &Matrix, unit: usize) -> Option<Format> {
+        let Matrix { dtype, layout, inputs, outputs, .. } = *matrix;
+        let [scale_inputs, _] = grain(matrix).unwrap_or([inputs, outputs]);
+        let packed = Format::packed(dtype, layout, inputs, outputs).filter(|packed| {
+            let fits = packed.scales_fit(scale_inputs, inputs) && unit.is_multiple_of(packed.strip());
+            self.gpu.packs && fits && outputs / TILE_OUTPUTS <= MAX_GRID_ROWS
+        });
+        packed.or_else(|| Format::new(dtype, layout))
+    }
+
+    /// Matrices of one shape, format and grain of scales, whose outputs are computed `unit` by `unit`.
+    fn matrices(&mut self, matrices: &'a [Matrix], unit: usize) -> Result<Weights<R>> {
         let Some((first, others)) = matrices.split_first() else { return Err(BackendError::Batch.into()) };
         let form =
             |matrix: &Matrix| (matrix.dtype, matrix.layout, matrix.inputs, matrix.outputs, grain(matrix));
         if let Some(other) = others.iter().find(|other| form(other) != form(first)) {
             return Err(unsupported(other).into());
         }
-        let Matrix { dtype, layout, inputs, outputs, .. } = *first;
-        let format = Format::new(dtype, layout).ok_or_else(|| unsupported(first))?;
+        let Matrix { dtype, inputs, outputs, .. } = *first;
+        let format = self.format(first, unit).ok_or_else(|| unsupported(first))?;
         let size = |size: usize| i32::try_from(size).map_err(|_| unsupported(first));
         for matrix in matrices {
             values::check_rows(matrix)?;
@@ -111,7 +139,11 @@ impl<'a, R: Runtime> Loading<'a, R> {
         }
         let grain = grain(first);
         let scales = grain.map(|_| self.buffer(matrices.iter().map(Content::Scales))).transpose()?;
-        let data = self.buffer(matrices.iter().map(Content::Elements))?;
+        let data = if format.is_packed() {
+            self.packed(matrices, format)?
+        } else {
+            self.buffer(matrices.iter().map(Content::Elements))?
+        };
         let [scale_inputs, scale_outputs] = grain.unwrap_or([1, 1]);
         let matrix = kernels::Matrix {
             data: data.pointer().0,
@@ -125,7 +157,30 @@ impl<'a, R: Runtime> Loading<'a, R> {
     }
 
     fn matrix(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
-        self.matrices(std::slice::from_ref(matrix))
+        self.matrices(std::slice::from_ref(matrix), matrix.outputs)
+    }
+
+    /// Matrices of all experts; of a layer without, whose experts are computed elsewhere, a stand-in that is never read.
+    fn experts(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
+        let Some(first) = matrices.first() else {
+            let none = self.gpu.device.allocate(0, "weights")?;
+            let format = Format::new(DType::F32, Layout::OutIn).ok_or(BackendError::Batch)?;
+            let matrix = kernels::Matrix {
+                data: none.pointer().0,
+                scales: 0,
+                scale_inputs: 1,
+                scale_outputs: 1,
+                inputs: 0,
+                outputs: 0,
+            };
+            return Ok(Weights { format, matrix, outputs: 0, _data: Arc::new(none), _scales: None });
+        };
+        self.matrices(matrices, first.outputs)
+    }
+
+    /// A matrix of heads, which the rotary embedding turns by halves.
+    fn heads(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
+        self.matrices(std::slice::from_ref(matrix), self.gpu.config.head_dim / 2)
     }
 }
 
@@ -145,17 +200,17 @@ impl<R: Runtime> Gpu<R> {
         let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         // Not kept after an error: it may have lost a part.
         let mut loader = kept.take().map_or_else(|| Loader::new(&self.device), Ok)?;
-        loader.run(&self.stream, &loading.transfers, control)?;
+        loader.run(&self.device, &self.stream, &loading.transfers, control)?;
         *kept = Some(loader);
         Ok(())
     }
 
     pub(super) fn load_layer_weights(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
-        let query = loading.matrix(&layer.query)?;
-        let query_key_value = [query, loading.matrix(&layer.key)?, loading.matrix(&layer.value)?];
-        let (output, gate) = (loading.matrix(&layer.output)?, loading.matrices(&layer.gate)?);
-        let (up, down) = (loading.matrices(&layer.up)?, loading.matrices(&layer.down)?);
+        let query = loading.heads(&layer.query)?;
+        let query_key_value = [query, loading.heads(&layer.key)?, loading.heads(&layer.value)?];
+        let (output, gate) = (loading.matrix(&layer.output)?, loading.experts(&layer.gate)?);
+        let (up, down) = (loading.experts(&layer.up)?, loading.experts(&layer.down)?);
         let code = &self.code;
         let activation = if gate.format == up.format {
             Activation::Fused(code.tiles(Kernel::GateUp, gate.format)?)

@@ -725,6 +725,14 @@ impl<R: Runtime> Backend for Gpu<R> {
         Ok(())
     }
 
+    fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
+        let bytes: Vec<u8> = hidden.iter().flat_map(|x| x.to_le_bytes()).collect();
+        match scratch.hidden.buffer() {
+            Some(buffer) => Ok(self.stream.write(buffer, 0, &bytes)?),
+            None => Ok(()),
+        }
+    }
+
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let selected = scratch.rows * self.config.selected_experts;
         let probabilities = scratch.rows * self.config.experts;

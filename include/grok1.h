@@ -490,11 +490,11 @@ typedef struct grok1_model_options {
    */
   size_t batch_rows;
   /**
-   * Threads of the host's own to compute on; NULL for the library's.
+   * Threads of the host's own to compute on, where the processor computes; NULL for the library's.
    */
   const struct grok1_pool *pool;
   /**
-   * Threads that compute, the calling one included; 0 for one per CPU. Results are the same bits for any number.
+   * Threads that compute on the processor, the calling one included; 0 for one per CPU. Results are the same bits for any number.
    */
   uint32_t threads;
   /**
@@ -506,9 +506,19 @@ typedef struct grok1_model_options {
    */
   int32_t kv_type;
   /**
-   * `GROK1_WEIGHTS_...`
+   * `GROK1_WEIGHTS_...`: the processor's; a GPU has them in its memory.
    */
   int32_t weights;
+  /**
+   * What the model runs on: "cpu", "cuda:0", "hip:0" or another number, "auto" for the first GPU with room for all of the model or
+   * else the processor; NULL for "cpu".
+   */
+  const char *device;
+  /**
+   * Path of the folder that keeps kernels which were compiled for a GPU; NULL for `grok1/kernels` in `XDG_CACHE_HOME`, or in
+   * `.cache` at home.
+   */
+  const char *kernel_cache;
 } grok1_model_options;
 
 /**
@@ -710,7 +720,7 @@ typedef struct grok1_model_info {
    */
   const char *format;
   /**
-   * What computes, for people: "cpu (avx512, 2 threads)".
+   * What computes: "cpu (avx512, 2 threads)", "cuda:0 (NVIDIA H200, sm_90)". What follows the first word is for people.
    */
   const char *device;
   /**
@@ -1651,8 +1661,8 @@ GROK1_API uint32_t grok1_version_number(void);
 GROK1_API uint32_t grok1_abi_version(void);
 
 /**
- * Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512"), "fd" (opening
- * models by file descriptor), "unwind" (defects become `GROK1_ERR_PANIC`; without it they end the process). False for names that it
+ * Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512"), "cuda" and "hip"
+ * (code for such GPUs, whether or not there is one), "fd" (opening models by file descriptor), "unwind" (defects become `GROK1_ERR_PANIC`; without it they end the process). False for names that it
  * does not know, and for NULL.
  */
 GROK1_API
@@ -1736,8 +1746,8 @@ grok1_status grok1_checkpoint_synthetic(const char *spec,
  * Loads a model from what was opened. `options` may be NULL, and so may `control`; the `tokenizer` of the options is not used: the
  * checkpoint has its own.
  *
- * Returns `GROK1_ERR_FORMAT` for weights or a tokenizer that do not belong together, `GROK1_ERR_RESOURCE` if memory, threads or the
- * disk refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
+ * Returns `GROK1_ERR_FORMAT` for weights or a tokenizer that do not belong together, `GROK1_ERR_RESOURCE` if memory, threads, the
+ * disk or the device refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
  */
 GROK1_API
 GROK1_NODISCARD
@@ -1801,8 +1811,8 @@ GROK1_API void grok1_model_options_init(struct grok1_model_options *options, siz
  * Opens and loads the model at `path`: a folder, or a file of any format that `grok1_checkpoint_open` knows. `options` and `control`
  * may be NULL.
  *
- * Returns `GROK1_ERR_FORMAT` if it is missing or no model, `GROK1_ERR_RESOURCE` if it cannot be read or memory or threads refuse,
- * `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
+ * Returns `GROK1_ERR_FORMAT` if it is missing or no model, `GROK1_ERR_RESOURCE` if it cannot be read or memory, threads or the device
+ * refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
  */
 GROK1_API
 GROK1_NODISCARD

@@ -498,6 +498,9 @@ struct source {
 
 struct model_options : detail::options<grok1_model_options, grok1_model_options_init> {
     std::string tokenizer;
+    /// "cuda:0", "auto"; empty for the processor.
+    std::string device;
+    std::string kernel_cache;
     grok1::pool *pool = nullptr;
 };
 
@@ -673,6 +676,8 @@ private:
         const detail::c_pool pool(options.pool);
         grok1_model_options c = options;
         c.tokenizer = detail::or_null(options.tokenizer);
+        c.device = detail::or_null(options.device);
+        c.kernel_cache = detail::or_null(options.kernel_cache);
         c.pool = pool.get();
         return detail::make<handle>(failed, f, from, &c, detail::c_control(control).get());
     }

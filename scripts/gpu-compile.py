@@ -43,7 +43,7 @@ NVRTC = "nvidia-cuda-nvrtc==13.0.88"
 NVIDIA = ("sm_90", "sm_75", "sm_80", "sm_86", "sm_90a", "sm_100", "sm_120")
 AMD = ("gfx906", "gfx90a", "gfx942", "gfx1100")
 # Modules that every device gets; also with something after the name, as in q4_k_packed.
-MAIN = ("plain", "mma", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
+MAIN = ("plain", "mma", "tiled_mma_q4_k", "tiled_mma_i8_in_out", "bf16", "i8_in_out", "q4_k", "iq3_xxs")
 # Bytes or registers. NVIDIA's assembler spills that much around loops, lest one block less fit on a processor.
 FEW = 16
 # Weights of one byte stored [inputs, outputs] come eight at a time.

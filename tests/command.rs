@@ -142,11 +142,12 @@ fn stats_are_lines_on_stderr_with_the_number_first() {
         let rest = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap();
         rest.strip_suffix(unit).unwrap().trim_end().parse().unwrap()
     };
-    assert!(number(lines[0], "prefill", "tok/s") > 0.0);
-    assert!(number(lines[1], "decode", "tok/s") > 0.0);
-    assert_eq!(number(lines[2], "read", "bytes per token"), 4_392_960.0);
-    assert!(lines[3].starts_with("bandwidth: ") && lines[3].contains(" % of "), "{stderr}");
-    assert_eq!(lines[4..], ["seed: 3"]);
+    assert!(lines[0].starts_with("device: cpu ("), "{stderr}");
+    assert!(number(lines[1], "prefill", "tok/s") > 0.0);
+    assert!(number(lines[2], "decode", "tok/s") > 0.0);
+    assert_eq!(number(lines[3], "read", "bytes per token"), 4_392_960.0);
+    assert!(lines[4].starts_with("bandwidth: ") && lines[4].contains(" % of "), "{stderr}");
+    assert_eq!(lines[5..], ["seed: 3"]);
 }
 
 #[test]
@@ -347,6 +348,23 @@ fn devices_names_the_processor_and_why_there_is_nothing_else() {
 }
 
 #[test]
+fn a_model_runs_on_the_device_that_is_asked_for_or_not_at_all() {
+    for device in ["cpu", "auto"] {
+        let args = ["generate", TINY, "The king", "--greedy", "--max-tokens", "2", "--device", device];
+        assert_eq!(stdout(run(&args)), " of Israel");
+    }
+    for (device, is_built) in [("cuda:1000", cfg!(feature = "cuda")), ("hip:1000", cfg!(feature = "hip"))] {
+        let output = run(&["generate", TINY, "a", "--device", device]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        // There is no driver, or there are not so many devices.
+        assert!([Some(4), Some(2)].contains(&output.status.code()), "{stderr}");
+        assert_eq!(stderr.starts_with("grok1: not built in: "), !is_built, "{stderr}");
+        assert_eq!(stderr.find('\n'), Some(stderr.len() - 1), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
 fn bench_reports_speed_and_the_share_of_the_limit() {
     let args =
         ["bench", TINY, "--prompt-tokens", "16", "--tokens", "4", "--runs", "2", "--threads", "1", "--json"];
@@ -417,6 +435,12 @@ fn an_error_is_one_line_and_an_exit_code() {
         (&["tokenize", "--tokenizer", &fine, "a"], 3, "fine.json"),
         (&["inspect", &missing], 3, "missing does not exist"),
         (&["bench", TINY, "--runs", "0"], 2, "--runs"),
+        (
+            &["generate", TINY, "a", "--device", "gpu"],
+            2,
+            "\"gpu\" is no device: expected cpu, cuda:0, hip:0 ",
+        ),
+        (&["bench", TINY, "--device", "cuda:x"], 2, "\"cuda:x\" is no device: "),
         (&["plan", &missing], 3, "missing does not exist"),
         (&["plan", TINY, "--device", "h101"], 2, "\"h101\" is not one of m2-ultra, "),
         (&["plan", TINY, "--device", "a:80"], 2, "\"80\" is not a size such as 80GB or 1.5TiB"),

@@ -373,7 +373,11 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// The device's.
-    fn read_hidden(&self, scratch: &Self::Scratch, out: &mut [f32] /* [rows, width] */) -> Result<()> {
+    fn read_hidden(
+        &self,
+        scratch: &mut Self::Scratch,
+        out: &mut [f32], /* [rows, width] */
+    ) -> Result<()> {
         struct Copy<'a>(&'a mut [f32]);
         impl Observer for Copy<'_> {
             fn hidden(&mut self, _: usize, hidden: &[f32]) {
@@ -417,25 +421,38 @@ pub trait Backend: Send + Sync + 'static {
         batch: &Batch<'_>,
         cache: &mut Self::Cache,
         scratch: &mut Self::Scratch,
-        mut observer: Option<&mut dyn Observer>,
+        observer: Option<&mut dyn Observer>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        for (index, layer) in layers.iter().enumerate() {
-            self.attention(layer, index, batch, cache, scratch)?;
-            self.residual(layer, Branch::Attention, batch, scratch)?;
-            self.route(layer, batch, scratch)?;
-            if let Some(observer) = observer.as_deref_mut() {
-                self.observe_routing(scratch, index, observer)?;
-            }
-            self.experts(layer, batch, scratch)?;
-            self.residual(layer, Branch::Experts, batch, scratch)?;
-            if let Some(observer) = observer.as_deref_mut() {
-                self.observe_hidden(scratch, index, observer)?;
-            }
-            done()?;
-        }
-        Ok(())
+        stage_by_stage(self, layers, batch, cache, scratch, observer, done)
     }
+}
+
+/// All layers, in order, by a backend's stages.
+fn stage_by_stage<B: Backend + ?Sized>(
+    backend: &B,
+    layers: &[B::Layer],
+    batch: &Batch<'_>,
+    cache: &mut B::Cache,
+    scratch: &mut B::Scratch,
+    mut observer: Option<&mut dyn Observer>,
+    done: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    for (index, layer) in layers.iter().enumerate() {
+        backend.attention(layer, index, batch, cache, scratch)?;
+        backend.residual(layer, Branch::Attention, batch, scratch)?;
+        backend.route(layer, batch, scratch)?;
+        if let Some(observer) = observer.as_deref_mut() {
+            backend.observe_routing(scratch, index, observer)?;
+        }
+        backend.experts(layer, batch, scratch)?;
+        backend.residual(layer, Branch::Experts, batch, scratch)?;
+        if let Some(observer) = observer.as_deref_mut() {
+            backend.observe_hidden(scratch, index, observer)?;
+        }
+        done()?;
+    }
+    Ok(())
 }
 
 /// Bytes of one page: keys and values of [`PAGE`] positions in every layer.

@@ -127,8 +127,8 @@ pub unsafe extern "C" fn grok1_checkpoint_synthetic(
 /// Loads a model from what was opened. `options` may be NULL, and so may `control`; the `tokenizer` of the options is not used: the
 /// checkpoint has its own.
 ///
-/// Returns `GROK1_ERR_FORMAT` for weights or a tokenizer that do not belong together, `GROK1_ERR_RESOURCE` if memory, threads or the
-/// disk refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
+/// Returns `GROK1_ERR_FORMAT` for weights or a tokenizer that do not belong together, `GROK1_ERR_RESOURCE` if memory, threads, the
+/// disk or the device refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn grok1_checkpoint_load(

@@ -10,7 +10,7 @@ use super::pointer::{self, Versioned, c_string};
 use super::pool::{grok1_pool, pool};
 use super::status::grok1_status;
 use super::tokenizer::grok1_tokenizer;
-use crate::{KvType, Model, ModelOptions, Precision, WeightStorage};
+use crate::{Device, KvType, Model, ModelOptions, Precision, WeightStorage};
 
 /// A loaded model.
 ///
@@ -64,16 +64,22 @@ pub struct grok1_model_options {
     pub kv_limit: u64,
     /// Tokens that go through the layers together at most; 0 for the default, 512.
     pub batch_rows: usize,
-    /// Threads of the host's own to compute on; NULL for the library's.
+    /// Threads of the host's own to compute on, where the processor computes; NULL for the library's.
     pub pool: *const grok1_pool,
-    /// Threads that compute, the calling one included; 0 for one per CPU. Results are the same bits for any number.
+    /// Threads that compute on the processor, the calling one included; 0 for one per CPU. Results are the same bits for any number.
     pub threads: u32,
     /// `GROK1_PRECISION_...`
     pub precision: i32,
     /// `GROK1_KV_...`
     pub kv_type: i32,
-    /// `GROK1_WEIGHTS_...`
+    /// `GROK1_WEIGHTS_...`: the processor's; a GPU has them in its memory.
     pub weights: i32,
+    /// What the model runs on: "cpu", "cuda:0", "hip:0" or another number, "auto" for the first GPU with room for all of the model or
+    /// else the processor; NULL for "cpu".
+    pub device: *const c_char,
+    /// Path of the folder that keeps kernels which were compiled for a GPU; NULL for `grok1/kernels` in `XDG_CACHE_HOME`, or in
+    /// `.cache` at home.
+    pub kernel_cache: *const c_char,
 }
 
 // SAFETY: `repr(C)`, its size first, then numbers and pointers.
@@ -91,6 +97,8 @@ impl Default for grok1_model_options {
             precision: GROK1_PRECISION_STANDARD,
             kv_type: GROK1_KV_BF16,
             weights: GROK1_WEIGHTS_MAPPED,
+            device: ptr::null(),
+            kernel_cache: ptr::null(),
         }
     }
 }
@@ -115,6 +123,14 @@ impl grok1_model_options {
         // SAFETY: as this function asks.
         if let Some(tokenizer) = unsafe { pointer::optional_path("tokenizer", self.tokenizer)? } {
             options = options.tokenizer(tokenizer);
+        }
+        if !self.device.is_null() {
+            // SAFETY: as this function asks.
+            options = options.device(unsafe { pointer::word("device", self.device)? }.parse::<Device>()?);
+        }
+        // SAFETY: as this function asks.
+        if let Some(folder) = unsafe { pointer::optional_path("kernel_cache", self.kernel_cache)? } {
+            options = options.kernel_cache(folder);
         }
         // SAFETY: as this function asks.
         if let Some(pool) = unsafe { pool(self.pool)? } {
@@ -155,8 +171,8 @@ pub unsafe extern "C" fn grok1_model_options_init(options: *mut grok1_model_opti
 /// Opens and loads the model at `path`: a folder, or a file of any format that `grok1_checkpoint_open` knows. `options` and `control`
 /// may be NULL.
 ///
-/// Returns `GROK1_ERR_FORMAT` if it is missing or no model, `GROK1_ERR_RESOURCE` if it cannot be read or memory or threads refuse,
-/// `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
+/// Returns `GROK1_ERR_FORMAT` if it is missing or no model, `GROK1_ERR_RESOURCE` if it cannot be read or memory, threads or the device
+/// refuse, `GROK1_ERR_CANCELLED`, and `GROK1_ERR_ARGUMENT` for options out of range.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn grok1_model_load(
@@ -191,7 +207,7 @@ pub struct grok1_model_info {
     pub location: *const c_char,
     /// "xai", "gguf", "safetensors" or "synthetic".
     pub format: *const c_char,
-    /// What computes, for people: "cpu (avx512, 2 threads)".
+    /// What computes: "cpu (avx512, 2 threads)", "cuda:0 (NVIDIA H200, sm_90)". What follows the first word is for people.
     pub device: *const c_char,
     /// Tokens in the vocabulary: the length of logits.
     pub vocab: usize,

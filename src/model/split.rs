@@ -81,7 +81,7 @@ impl<B: Backend> Split<B> {
     /// The residual stream of `rows` rows, from the device to the processor.
     fn to_host(&mut self, rows: usize) -> Result<()> {
         let hidden = &mut self.hidden[..rows * self.width];
-        self.device.backend.read_hidden(&self.device.scratch, hidden)?;
+        self.device.backend.read_hidden(&mut self.device.scratch, hidden)?;
         self.host.backend.write_hidden(&mut self.host.scratch, hidden)
     }
 

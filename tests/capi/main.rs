@@ -5,6 +5,7 @@
 
 mod c;
 mod callbacks;
+mod devices;
 mod files;
 mod freeing;
 mod generation;

@@ -266,12 +266,12 @@ void store_four(const Shared<T>& shared, const Four<T>& four) {
 }
 
 template <class T>
-struct Two {
+struct Both {
     T values[2];
 };
 
 template <class T>
-Two<T> load_two(const Shared<T>& shared) {
+Both<T> load_both(const Shared<T>& shared) {
     check_alignment(shared, 8);
     return {{shared[0], shared[1]}};
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
-    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Kernel, Rows, SPAN, TILE_OUTPUTS,
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
+    flash_mma_shared_bytes, flash_shared_bytes,
 };
 use half::bf16;
 
@@ -122,7 +123,7 @@ fn rotate(head: &[f64], angles: &[f32]) -> Vec<f64> {
 
 /// Queries, keys and values of some rows.
 struct Projection<'a> {
-    kind: usize,
+    format: Format,
     weights: &'a [Weights; 3],
     heads: Heads,
     kv: KvType,
@@ -131,10 +132,10 @@ struct Projection<'a> {
 }
 
 impl Projection<'_> {
-    /// Queries of all rows, then keys and values of each; `launches` are numbers of heads.
+    /// Queries of all rows, then keys and values of each; `launches` are numbers of heads. None: by products of their own.
     fn run(&self, machine: &Machine, x: &[f32], positions: &[i32], launches: &[usize]) -> Vec<f32> {
         let Heads { query, kv, dim } = self.heads;
-        let (count, format) = (positions.len(), STAGED[self.kind].format());
+        let (count, format) = (positions.len(), self.format);
         let rows = Rows::of(count);
         let paged = Paged::new(self.heads, self.kv, positions, || 0xff);
         let queries = Buffer::<f32>::new(count * query * dim);
@@ -162,6 +163,27 @@ impl Projection<'_> {
                 ],
             );
             first += heads;
+        }
+        if launches.is_empty() {
+            let project = |weights: Matrix, heads: usize| {
+                let out = Buffer::<f32>::new(count * heads * dim);
+                machine.launch(
+                    Kernel::Linear(format, rows),
+                    [(heads * dim).div_ceil(format.strip()), count.div_ceil(rows.count()), 1],
+                    0,
+                    &[&out, &x, &weights, &(count as i32), &1_f32, &0_f32],
+                );
+                out
+            };
+            let [q, k, v] = [project(q, query), project(k, kv), project(v, kv)];
+            let grid = [((query + 2 * kv) * dim / 2).div_ceil(THREADS), count, 1];
+            let (cache, round) = (paged.cache(), i32::from(self.round));
+            machine.launch(
+                Kernel::Rotary,
+                grid,
+                0,
+                &[&queries, &cache, &q, &k, &v, &rotary, &(query as i32), &round],
+            );
         }
         let mut out = queries.values().to_vec();
         for (row, &position) in positions.iter().enumerate() {
@@ -205,7 +227,14 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
                 |seed, count| Weights::new(seed, STAGED[kind], [width, count * heads.dim], 1, [width / 2, 1]);
             let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
             let rotary = rotary(heads.dim, 131);
-            let projection = Projection { kind, weights: &weights, heads, kv, rotary: &rotary, round: false };
+            let projection = Projection {
+                format: STAGED[kind].format(),
+                weights: &weights,
+                heads,
+                kv,
+                rotary: &rotary,
+                round: false,
+            };
             let x = random(4, positions.len() * width, 1.0);
             let run = |count: usize, launches: &[usize]| {
                 results(|machine| projection.run(machine, &x[..count * width], &positions[..count], launches))
@@ -229,9 +258,41 @@ fn projections_conform_and_do_not_depend_on_the_batch() {
             }
             // Formats may differ: then each of the three is a launch.
             let apart = run(2, &[heads.query, heads.kv, heads.kv]);
-            for (apart, together) in apart.iter().zip(run(2, &once)) {
+            let products = run(2, &[]);
+            for ((apart, products), together) in apart.iter().zip(&products).zip(run(2, &once)) {
                 assert_eq!(bits(apart), bits(&together));
+                assert_eq!(bits(products), bits(&together));
             }
+        }
+    }
+}
+
+#[test]
+fn projections_by_matrix_instructions_are_what_they_are_without() {
+    let (heads, positions) = (HEADS[2], [3, 0, 70, 5, 9, 64]);
+    let (width, rotary) = (512, rotary(heads.dim, 71));
+    for kind in STAGED.into_iter().filter(|kind| kind.packed) {
+        let shape = |seed, count| Weights::new(seed, kind, [width, count * heads.dim], 1, [width / 2, 1]);
+        let weights = [shape(1, heads.query), shape(2, heads.kv), shape(3, heads.kv)];
+        let x = to_bf16(&random(4, positions.len() * width, 1.0));
+        for count in [1, 3, 6] {
+            let run = |format| {
+                let projection = Projection {
+                    format,
+                    weights: &weights,
+                    heads,
+                    kv: KvType::F32,
+                    rotary: &rotary,
+                    round: false,
+                };
+                let launches = [heads.query + 2 * heads.kv];
+                mma_results(|machine| {
+                    projection.run(machine, &x[..count * width], &positions[..count], &launches)
+                })
+            };
+            let without = run(kind.format());
+            let expected: Vec<f64> = without.iter().flatten().map(|&x| f64::from(x)).collect();
+            assert_close("projection", &run(kind.format().with_mma().unwrap()), &expected, 2e-6);
         }
     }
 }
@@ -282,14 +343,14 @@ impl Attention<'_> {
     fn run_tiles(&self, machine: &Machine, kernel: Kernel, tiles: &[[i32; 2]], round: i32) -> Vec<f32> {
         let Heads { query: heads, kv, dim } = self.paged.heads;
         let attended = Buffer::<f32>::new(self.query.len());
-        let words = match kernel {
-            Kernel::FlashMma(_) => 2 * 2 * PAGE * (dim / 2 + 4),
-            _ => (FLASH_QUERIES + 32) * (dim.next_multiple_of(8) + 4) + FLASH_QUERIES * (32 + 4),
+        let shared = match kernel {
+            Kernel::FlashMma(_) => flash_mma_shared_bytes(dim),
+            _ => flash_shared_bytes(dim),
         };
         machine.launch(
             kernel,
             [tiles.len(), kv, 1],
-            words * 4,
+            shared,
             &[
                 &attended,
                 &buffer(self.query),

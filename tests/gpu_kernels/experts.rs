@@ -1,8 +1,8 @@
 //! Kernels of the experts: rows by expert, their products, the weighted sum.
 
-use grok1::backend::gpu::kernels::{Groups, Kernel, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS};
+use grok1::backend::gpu::kernels::{Format, Groups, Kernel, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS};
 
-use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
+use crate::machine::{Machine, STAGED, assert_close, bits, buffer, mma_results, random, results, to_bf16};
 use crate::random::Random;
 use crate::simt::Buffer;
 use crate::weights::Weights;
@@ -271,6 +271,35 @@ fn experts_of_many_rows_conform_and_do_not_depend_on_the_batch() {
         for (some, all) in run(&experts, 3).iter().zip(&all) {
             let activated = 3 * SELECTED * ffn_width;
             assert_eq!(bits(&some[..activated]), bits(&to_bf16(&all[..activated])));
+        }
+    }
+}
+
+#[test]
+fn matrix_instructions_give_what_experts_give_without() {
+    let (width, ffn_width) = (512, 256);
+    for (number, kind) in STAGED.into_iter().enumerate().filter(|(_, kind)| kind.packed) {
+        let experts = Experts::new(number, width, ffn_width);
+        for count in [1, 3, 40] {
+            let x = to_bf16(&random(4, count * width, 1.0));
+            let selection = selection(count, EXPERTS, SELECTED);
+            let run = |machine: &Machine, format: Format| {
+                let grouped = Grouped::new(machine, &selection, EXPERTS);
+                let (groups, rows, share) = (grouped.groups(), Rows::of(count), SELECTED as i32);
+                let grid = [ffn_width / format.strip(), grouped.count(), 1];
+                let [activated, single] = [(); 2].map(|()| Buffer::<f32>::new(selection.len() * ffn_width));
+                let (x, gate, up) = (buffer(&x), experts.gate.matrix(machine), experts.up.matrix(machine));
+                let both: [&dyn crate::simt::Argument; 7] =
+                    [&activated, &x, &gate, &up, &groups, &share, &0_i32];
+                machine.launch(Kernel::GateUp(format, rows), grid, 0, &both);
+                let one: [&dyn crate::simt::Argument; 5] = [&single, &x, &gate, &groups, &share];
+                machine.launch(Kernel::ExpertLinear(format, rows), grid, 0, &one);
+                [activated.values(), single.values()].concat()
+            };
+            let without = mma_results(|machine| run(machine, kind.format()));
+            let expected: Vec<f64> = without.iter().flatten().map(|&x| f64::from(x)).collect();
+            let found = mma_results(|machine| run(machine, kind.format().with_mma().unwrap()));
+            assert_close("experts", &found, &expected, 1e-5);
         }
     }
 }

@@ -91,9 +91,21 @@ fn all(warp: u32) -> Vec<Kernel> {
     }
     if warp == 32 {
         kernels.extend(MMA_HEAD_DIMS.map(Kernel::FlashMma));
-        kernels.extend(mma().map(|kind| Kernel::LinearMma(kind.format())));
-        for format in STAGED.map(Kind::format).into_iter().filter(|format| format.has_mma()) {
-            kernels.extend([Kernel::GateUpMma(format), Kernel::ExpertLinearMma(format)]);
+        kernels.extend(mma().map(|kind| Kernel::LinearTiledMma(kind.format())));
+        for format in STAGED.map(Kind::format).into_iter().filter(|format| format.has_tiled_mma()) {
+            kernels.extend([Kernel::GateUpTiledMma(format), Kernel::ExpertLinearTiledMma(format)]);
+        }
+        let products = |kind: Kind| {
+            let format = kind.format().with_mma().unwrap();
+            Rows::ALL.into_iter().map(move |rows| (format, rows))
+        };
+        kernels.extend(packed().flat_map(products).map(|(format, rows)| Kernel::Linear(format, rows)));
+        for (format, rows) in STAGED.into_iter().filter(|kind| kind.packed).flat_map(products) {
+            kernels.extend([
+                Kernel::Qkv(format, rows),
+                Kernel::GateUp(format, rows),
+                Kernel::ExpertLinear(format, rows),
+            ]);
         }
     }
     kernels

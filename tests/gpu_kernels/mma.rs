@@ -39,9 +39,9 @@ fn linear(machine: &Machine, kind: Kind, weights: &Weights, x: &[f32]) -> Vec<f3
     let out = Buffer::<f32>::new(rows * weights.outputs);
     let narrow = Narrow::new(machine, format, x);
     machine.launch(
-        Kernel::LinearMma(format),
+        Kernel::LinearTiledMma(format),
         [rows.div_ceil(MMA_ROWS), weights.outputs.div_ceil(MMA_OUTPUTS), 1],
-        format.mma_shared_bytes(),
+        format.tiled_mma_shared_bytes(),
         &[&out, &narrow.x, &narrow.sums, &weights.matrix(machine), &(rows as i32), &0.5_f32, &3_f32],
     );
     out.values().to_vec()
@@ -87,13 +87,13 @@ fn run(
     let arguments: [&dyn Argument; 8] =
         [&activated, &narrow.x, &narrow.sums, &gate, &up, &groups, &count, &share];
     let grid = [tiles, ffn_width.div_ceil(MMA_OUTPUTS / 2), 1];
-    machine.launch(Kernel::GateUpMma(format), grid, format.mma_shared_bytes(), &arguments);
+    machine.launch(Kernel::GateUpTiledMma(format), grid, format.tiled_mma_shared_bytes(), &arguments);
     let values: Vec<f32> = activated.values().iter().map(|x| x.to_f32()).collect();
     let narrow = Narrow::of(machine, format, activated);
     let out = Buffer::<f32>::new(pairs * width);
     let arguments: [&dyn Argument; 7] = [&out, &narrow.x, &narrow.sums, &down, &groups, &count, &1_i32];
     let grid = [tiles, width.div_ceil(MMA_OUTPUTS), 1];
-    machine.launch(Kernel::ExpertLinearMma(format), grid, format.mma_shared_bytes(), &arguments);
+    machine.launch(Kernel::ExpertLinearTiledMma(format), grid, format.tiled_mma_shared_bytes(), &arguments);
     let branch = Buffer::<f32>::new(x.len());
     machine.launch(
         Kernel::Combine,
@@ -106,7 +106,7 @@ fn run(
 
 #[test]
 fn experts_by_matrix_instructions_conform() {
-    let kinds = STAGED.into_iter().enumerate().filter(|(_, kind)| kind.format().has_mma());
+    let kinds = STAGED.into_iter().enumerate().filter(|(_, kind)| kind.format().has_tiled_mma());
     for (index, kind) in kinds {
         let [width, ffn_width] = if kind.packed { [512, 512] } else { [72, 136] };
         let experts = Experts::new(index, width, ffn_width);

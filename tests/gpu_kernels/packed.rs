@@ -3,7 +3,9 @@
 use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS};
 use grok1::{DType, Layout};
 
-use crate::machine::{assert_close, bits, buffer, packed, random, results};
+use crate::machine::{
+    Kind, Machine, assert_close, bits, buffer, mma_results, packed, random, results, to_bf16,
+};
 use crate::simt::Buffer;
 use crate::weights::Weights;
 
@@ -67,6 +69,38 @@ fn products_with_every_packed_format_conform() {
         assert_close(&kind.format().name(), &found, &expected, 2e-6);
         // Teams are of 32 lanes whatever a warp is.
         assert!(found.iter().all(|other| bits(other) == bits(&found[0])));
+    }
+}
+
+/// Products of all rows by matrix instructions.
+fn mma_products(machine: &Machine, kind: Kind, weights: &Weights, x: &[f32]) -> Vec<f32> {
+    let count = x.len() / INPUTS;
+    let rows = Rows::of(count);
+    let out = Buffer::<f32>::new(count * OUTPUTS);
+    machine.launch(
+        Kernel::Linear(kind.format().with_mma().unwrap(), rows),
+        [OUTPUTS / TILE_OUTPUTS, count.div_ceil(rows.count()), 1],
+        0,
+        &[&out, &buffer(x), &weights.matrix(machine), &(count as i32), &1_f32, &0_f32],
+    );
+    out.values().to_vec()
+}
+
+#[test]
+fn matrix_instructions_conform_and_do_not_depend_on_the_batch() {
+    for kind in packed() {
+        let weights = Weights::new(2, kind, [INPUTS, OUTPUTS], 1, [2 * TILE_INPUTS, 3]);
+        let x = to_bf16(&random(3, 17 * INPUTS, 1.0));
+        let expected: Vec<f64> = x.chunks(INPUTS).flat_map(|x| weights.product(0, x)).collect();
+        let all = mma_results(|machine| mma_products(machine, kind, &weights, &x));
+        let name = kind.format().name();
+        assert_close(&name, &all, &expected, 2e-6);
+        for count in [1, 3, 9] {
+            let some = mma_results(|machine| mma_products(machine, kind, &weights, &x[..count * INPUTS]));
+            for (some, all) in some.iter().zip(&all) {
+                assert_eq!(bits(some), bits(&all[..count * OUTPUTS]), "{count} rows of {name}");
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod conformance;
 mod goldens;
 mod loading;
 mod offload;
+mod passes;
 mod sessions;
 
 use std::sync::Arc;

@@ -462,6 +462,10 @@ int main(int argc, char **argv)
     grok1_model_options_init(&options, sizeof options);
     options.threads = 2;
     options.tokenizer = argv[2];
+    options.kernel_cache = argv[3]; /* of GPUs */
+    options.device = "gpu";
+    FAILS(GROK1_ERR_ARGUMENT, grok1_model_load(argv[1], &options, NULL, &model, &error));
+    options.device = "cpu";
     OK(grok1_model_load(argv[1], &options, NULL, &model, &error));
     OK(grok1_model_get_info(model, &info, sizeof info, &error));
     OK(grok1_model_get_config(model, &config, sizeof config, &error));

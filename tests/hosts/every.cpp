@@ -363,6 +363,10 @@ int main(int argc, char **argv)
     grok1::model_options options;
     options.tokenizer = argv[2];
     options.threads = 2;
+    options.kernel_cache = argv[3]; // of GPUs
+    options.device = "gpu";
+    CHECK(failure([&] { grok1::model(argv[1], options); }) == GROK1_ERR_ARGUMENT);
+    options.device = "cpu";
     const grok1::model model(argv[1], options);
     CHECK(model.info().vocab == vocabulary(model) && grok1::checkpoint(model).info().tensors > 0);
     sessions(model);

@@ -45,14 +45,13 @@ struct Report {
     prefill: f64,
     decode: f64,
     bytes_per_token: u64,
-    /// Bytes per second.
-    bandwidth: f64,
-    bandwidth_share: f64,
+    /// Bytes per second, of the processor's memory.
+    bandwidth: Option<f64>,
+    bandwidth_share: Option<f64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
-    let bytes_per_token = checkpoint.bytes_per_token();
     let model = args.loading.load(checkpoint)?;
     let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
     measure(&model, prompt, tokens)?;
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         prefills.push(prefill);
         decodes.push(decode);
     }
-    let speed = Speed::measured(median(prefills), median(decodes), bytes_per_token)?;
+    let speed = Speed::measured(&model, median(prefills), median(decodes))?;
     if !args.json {
         return output::print(format!("device: {}\n{speed}", model.device()));
     }
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         runs: args.runs,
         prefill: speed.prefill,
         decode: speed.decode,
-        bytes_per_token,
+        bytes_per_token: speed.bytes_per_token,
         bandwidth: speed.bandwidth,
         bandwidth_share: speed.share(),
     })

@@ -59,7 +59,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (sampler, seed) = args.sampling.sampler()?;
     let checkpoint = args.location.open()?;
     require_tokenizer(&checkpoint)?;
-    let bytes_per_token = checkpoint.bytes_per_token();
     let prompt = args.prompt()?;
     let model = args.loading.load(checkpoint)?;
     let mut session = model.session_with(&args.context.options())?;
@@ -80,9 +79,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         output::print("\n")?;
     }
     if args.stats {
-        let speed = Speed::measured(prefill, decode, bytes_per_token)?;
+        let speed = Speed::measured(&model, prefill, decode)?;
         // What was asked for is on stdout.
-        let _ = writeln!(io::stderr(), "{speed}seed: {seed}");
+        let _ = writeln!(io::stderr(), "device: {}\n{speed}seed: {seed}", model.device());
     }
     generated
 }

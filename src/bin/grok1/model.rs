@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use grok1::checkpoint::Synthetic;
 use grok1::{
-    Checkpoint, KvType, Model, ModelOptions, Precision, Result, SessionOptions, WeightStorage, checkpoint,
+    Checkpoint, Device, KvType, Model, ModelOptions, Precision, Result, SessionOptions, WeightStorage,
+    checkpoint,
 };
 use serde::Serialize;
 
@@ -54,12 +55,18 @@ pub(crate) struct Loading {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kv_type: KvTypeName,
-    /// Weights are read where they lie in the files, or copied into memory first
+    /// Weights are read where they lie in the files, or copied into memory first; a GPU has them in its own
     #[arg(long, value_enum, default_value_t)]
     weights: WeightsName,
-    /// Threads that compute; 0 is one per available CPU
+    /// Threads that compute on the processor; 0 is one per available CPU
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// What computes: cpu, cuda:0, hip:0 (or another number), auto
+    ///
+    /// auto is the first GPU with room for all of the model and one session of the length it was trained for, and the processor where
+    /// there is none; "grok1 devices" tells what there is, and why not more.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Device,
 }
 
 impl Loading {
@@ -75,7 +82,8 @@ impl Loading {
                 WeightsName::Mapped => WeightStorage::Mapped,
                 WeightsName::Owned => WeightStorage::Owned,
             })
-            .threads(self.threads);
+            .threads(self.threads)
+            .device(self.device);
         Model::load(checkpoint, options, &progress::control())
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use grok1::Result;
+use grok1::{Model, Result};
 
 use crate::bandwidth;
 
@@ -15,19 +15,22 @@ pub(crate) struct Speed {
     pub(crate) decode: f64,
     /// Bytes of weights that one generated token reads.
     pub(crate) bytes_per_token: u64,
-    /// Bytes per second that memory gives.
-    pub(crate) bandwidth: f64,
+    /// Bytes per second that the processor's memory gives, if that is what computed.
+    pub(crate) bandwidth: Option<f64>,
 }
 
 impl Speed {
-    /// Measures the bandwidth and puts it beside the rest.
-    pub(crate) fn measured(prefill: f64, decode: f64, bytes_per_token: u64) -> Result<Self> {
-        Ok(Self { prefill, decode, bytes_per_token, bandwidth: bandwidth::measure()? })
+    /// Measures the bandwidth and puts it beside what was measured of `model`.
+    pub(crate) fn measured(model: &Model, prefill: f64, decode: f64) -> Result<Self> {
+        let bytes_per_token = model.checkpoint().bytes_per_token();
+        let is_processor = model.device().starts_with("cpu ");
+        let bandwidth = is_processor.then(bandwidth::measure).transpose()?;
+        Ok(Self { prefill, decode, bytes_per_token, bandwidth })
     }
 
     /// The share of the bandwidth that decode used. Above 1 for a model that fits into caches.
-    pub(crate) fn share(&self) -> f64 {
-        self.decode * self.bytes_per_token as f64 / self.bandwidth
+    pub(crate) fn share(&self) -> Option<f64> {
+        self.bandwidth.map(|bandwidth| self.decode * self.bytes_per_token as f64 / bandwidth)
     }
 }
 
@@ -36,8 +39,10 @@ impl fmt::Display for Speed {
         writeln!(f, "prefill: {:.2} tok/s", self.prefill)?;
         writeln!(f, "decode: {:.2} tok/s", self.decode)?;
         writeln!(f, "read: {} bytes per token", self.bytes_per_token)?;
-        let gigabytes = self.bandwidth / 1e9;
-        writeln!(f, "bandwidth: {:.1} % of {gigabytes:.1} GB/s measured", 100.0 * self.share())
+        if let (Some(bandwidth), Some(share)) = (self.bandwidth, self.share()) {
+            writeln!(f, "bandwidth: {:.1} % of {:.1} GB/s measured", 100.0 * share, bandwidth / 1e9)?;
+        }
+        Ok(())
     }
 }
 

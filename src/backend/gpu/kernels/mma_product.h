@@ -81,7 +81,7 @@ DEVICE void row_fragment(u32 (&b)[COUNT][2], Shared<u32> values, int row, int fi
     } else {
 #pragma unroll
         for (int s = 0; s < COUNT; ++s) {
-            const Two<u32> own = load_two(values + mma_unit(row, (first_step + s) * 2 + t / 2) + t % 2 * 2);
+            const Both<u32> own = load_both(values + mma_unit(row, (first_step + s) * 2 + t / 2) + t % 2 * 2);
             b[s][0] = own.values[0];
             b[s][1] = own.values[1];
         }
@@ -93,8 +93,8 @@ typedef float MmaSums[2][MMA_OWN][4];
 
 // Adds the products of one phase. `values` are the rows of this warp, `tiles` its two tiles.
 template <class W>
-DEVICE void add_phase(MmaSums& sum, Shared<u32> values, Shared<u32> tiles, Shared<u32> row_sums, const float (&beside)[2][2],
-                      int phase) {
+DEVICE void add_phase(MmaSums& sum, Shared<u32> values, const typename W::Table& table, Shared<u32> tiles, Shared<u32> row_sums,
+                      const float (&beside)[2][2], int phase) {
     constexpr int STEPS_AT_ONCE = W::SCALE_STEPS;
     const int lane = lane_index(), g = lane / 4, t = lane % 4;
     const typename W::Own own[2] = {W::load(tiles, lane), W::load(tiles + W::WORDS, lane)};
@@ -106,7 +106,7 @@ DEVICE void add_phase(MmaSums& sum, Shared<u32> values, Shared<u32> tiles, Share
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
 #pragma unroll
-            for (int i = 0; i < STEPS_AT_ONCE; ++i) W::fragment(a[c][i], own[c], step + i);
+            for (int i = 0; i < STEPS_AT_ONCE; ++i) W::fragment(a[c][i], table, own[c], step + i);
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 scale[c][h] = W::BESIDE ? beside[c][h] : W::scale(own[c], h, step);
@@ -159,6 +159,7 @@ DEVICE void mma_product(MmaSums& sum, const Matrix& a, const Matrix& b, int firs
         const int output = MmaSlots<TWO>::output(slots, slot + c) + lane_index() / 4;
         beside[c] = BesideScales::of(matrix, min_of(output, matrix.outputs - 1));
     }
+    const typename W::Table table = W::table();
     copy_rows(values, rows, inputs, 0);
     for (int fourth = 0; fourth < MMA_PHASES; ++fourth) copy_weights<W>(weights, slots, 0, fourth);
     if (W::MINS) copy_sums(sums, rows, inputs, 0);
@@ -180,7 +181,7 @@ DEVICE void mma_product(MmaSums& sum, const Matrix& a, const Matrix& b, int firs
             }
             end_copies();
             if (row < rows.count) {
-                add_phase<W>(sum, values + phase % 2 * PHASE + row * MMA_ROW_WORDS, own, own_sums, factor, phase);
+                add_phase<W>(sum, values + phase % 2 * PHASE + row * MMA_ROW_WORDS, table, own, own_sums, factor, phase);
             }
         }
     }

@@ -9,11 +9,11 @@
 //   BESIDE                      whether scales lie beside the matrix,
 //   copy(to, matrix, output, i, piece)   begins to copy one of the WORDS / 4 pieces of tile `i` of the outputs from `output` on,
 //   Own, load(tile, lane)       what a lane needs of a tile that has been copied,
-//   fragment(a, own, step)      its share of the first operand: 16 outputs, 16 inputs,
+//   Table, table()              what fragments are looked up in, made by all threads of a block,
+//   fragment(a, table, own, step)        a lane's share of the first operand: 16 outputs, 16 inputs,
 //   scale(own, h, step), min(own, h, step)   of the lane's output g + 8 * h.
 #pragma once
-#include "mma.h"
-#include "packed_product.h"
+#include "packed_mma.h"
 
 // A row of MMA_INPUTS in shared memory: eight units of 16 bytes.
 #define MMA_ROW_WORDS (MMA_INPUTS / 2)
@@ -67,13 +67,19 @@ struct MmaWeights<Packed<F>> {
         return out;
     }
 
-    DEVICE void fragment(u32 (&a)[4], const Own& own, int step) {
+    typedef typename Pairs<F>::Table Table;
+
+    DEVICE Table table() {
+        return Pairs<F>::table();
+    }
+
+    DEVICE void fragment(u32 (&a)[4], const Table& table, const Own& own, int step) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float value[4];
-            P::values(value, own.words[h], step);
-            a[h] = exact_pair(value[0], value[1]);
-            a[2 + h] = exact_pair(value[2], value[3]);
+            u32 pairs[2];
+            Pairs<F>::load(pairs, table, own.words[h], step);
+            a[h] = pairs[0];
+            a[2 + h] = pairs[1];
         }
     }
 
@@ -117,7 +123,13 @@ struct MmaWeights<bf16> {
         return out;
     }
 
-    DEVICE void fragment(u32 (&a)[4], const Own& own, int step) {
+    struct Table {};
+
+    DEVICE Table table() {
+        return {};
+    }
+
+    DEVICE void fragment(u32 (&a)[4], const Table&, const Own& own, int step) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             a[h] = own.units[h][step / 2].values[step % 2 * 2];

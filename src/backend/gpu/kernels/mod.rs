@@ -61,6 +61,22 @@ pub const FLASH_MMA_QUERIES: usize = 128;
 /// Elements that a head has at most for both.
 pub const FLASH_HEAD_DIM: usize = 128;
 
+/// Positions that [`Kernel::Flash`] goes on by.
+const FLASH_STEP: usize = 32;
+
+/// Bytes of shared memory that [`Kernel::Flash`] has to be launched with.
+#[must_use]
+pub const fn flash_shared_bytes(head_dim: usize) -> usize {
+    let stride = head_dim.next_multiple_of(UNIT) + 4;
+    ((FLASH_QUERIES + FLASH_STEP) * stride + FLASH_QUERIES * (FLASH_STEP + 4)) * size_of::<f32>()
+}
+
+/// The same for [`Kernel::FlashMma`].
+#[must_use]
+pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
+    4 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
+}
+
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
 
@@ -124,16 +140,24 @@ pub struct Format {
     dtype: DType,
     layout: Layout,
     packed: bool,
+    mma: bool,
 }
 
 impl Format {
+    /// Whether the kernels of matrix instructions for many rows take matrices with so many inputs: what stands by itself comes eight at a
+    /// time.
+    #[must_use]
+    pub const fn tiled_mma_fits(self, inputs: usize) -> bool {
+        self.has_tiled_mma() && (self.packed || inputs.is_multiple_of(UNIT))
+    }
+
     /// As it is stored; `None` if there is no kernel for such matrices.
     #[must_use]
     pub const fn new(dtype: DType, layout: Layout) -> Option<Self> {
         match layout {
             // Only elements that stand by themselves.
             Layout::InOut if dtype.block() > 1 => None,
-            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false }),
+            Layout::InOut | Layout::OutIn => Some(Self { dtype, layout, packed: false, mma: false }),
         }
     }
 
@@ -156,6 +180,15 @@ impl Format {
         !self.packed || scale_inputs.is_multiple_of(TILE_INPUTS) || scale_inputs >= inputs
     }
 
+    /// The same matrices, multiplied by matrix instructions: for NVIDIA's devices from sm_80 on. Those of packed ones only.
+    ///
+    /// Activations have to be bf16 values, as they are where they are rounded before each product. [`Kernel::Embed`] and [`Kernel::Pack`]
+    /// are of the format without.
+    #[must_use]
+    pub const fn with_mma(self) -> Option<Self> {
+        if self.packed { Some(Self { mma: true, ..self }) } else { None }
+    }
+
     /// Whether it was packed.
     #[must_use]
     pub const fn is_packed(self) -> bool {
@@ -171,11 +204,11 @@ impl Format {
         }
     }
 
-    /// Whether there are kernels of matrix instructions for it: [`Kernel::LinearMma`] and those beside it. Rows of elements that stand by
-    /// themselves have to be whole units of eight.
+    /// Whether there are kernels of matrix instructions for many rows: [`Kernel::LinearTiledMma`] and those beside it. Rows of a matrix
+    /// that is not packed have to be whole units of eight elements.
     #[must_use]
-    pub const fn has_mma(self) -> bool {
-        self.packed || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
+    pub const fn has_tiled_mma(self) -> bool {
+        self.packed && !self.mma || matches!((self.dtype, self.layout), (DType::BF16, Layout::OutIn))
     }
 
     /// Whether these kernels need the sums that [`Kernel::RowSums`] makes.
@@ -184,16 +217,16 @@ impl Format {
         matches!(self.dtype, DType::Q4K | DType::Q5K)
     }
 
-    /// Bytes of shared memory that these kernels have to be launched with.
+    /// Bytes of dynamic shared memory that these kernels have to be launched with.
     #[must_use]
-    pub const fn mma_shared_bytes(self) -> usize {
+    pub const fn tiled_mma_shared_bytes(self) -> usize {
         let rows = MMA_ROWS * MMA_INPUTS * 2;
         let weights = self.bytes(TILE_INPUTS, MMA_OUTPUTS);
         let sums = if self.has_minima() { MMA_ROWS * TILE_INPUTS / 32 * 4 } else { 0 };
         2 * (rows + weights + sums)
     }
 
-    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`.
+    /// The name in the source: `q4_k`, `i8_in_out`, `q4_k_packed`, `q4_k_packed_mma`.
     #[must_use]
     pub fn name(self) -> String {
         let layout = match self.layout {
@@ -201,7 +234,8 @@ impl Format {
             Layout::OutIn => "",
         };
         let packed = if self.packed { "_packed" } else { "" };
-        format!("{}{layout}{packed}", self.dtype)
+        let mma = if self.mma { "_mma" } else { "" };
+        format!("{}{layout}{packed}{mma}", self.dtype)
     }
 
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
@@ -250,6 +284,8 @@ pub enum Kernel {
     RmsNorm,
     /// Queries, keys and values, with the rotary embedding, and into the cache.
     Qkv(Format, Rows),
+    /// The rotary embedding, and into the cache, of queries, keys and values that are products of their own.
+    Rotary,
     /// Attention of a span of positions.
     Attention(KvType),
     /// All spans of attention.
@@ -280,12 +316,12 @@ pub enum Kernel {
     Narrow,
     /// Sums of activations, for formats with minima.
     RowSums,
-    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_mma`].
-    LinearMma(Format),
+    /// [`Linear`](Self::Linear) for many rows by matrix instructions, where [`Format::has_tiled_mma`].
+    LinearTiledMma(Format),
     /// [`GateUp`](Self::GateUp) for many pairs, likewise.
-    GateUpMma(Format),
+    GateUpTiledMma(Format),
     /// [`ExpertLinear`](Self::ExpertLinear) for many pairs, likewise.
-    ExpertLinearMma(Format),
+    ExpertLinearTiledMma(Format),
     /// GELU of the gate times up.
     Activate,
     /// The gates' weighted sum.
@@ -305,6 +341,7 @@ impl Kernel {
             Self::RmsNorm => ("rms_norm", None, None),
             Self::Qkv(format, rows) => ("qkv", Some(format.name()), Some(rows)),
             Self::Attention(kv) => ("attention", Some(kv.name().to_owned()), None),
+            Self::Rotary => ("rotary", None, None),
             Self::Merge => ("merge", None, None),
             Self::Flash(kv) => ("flash", Some(kv.name().to_owned()), None),
             Self::FlashMma(head_dim) => ("flash_mma", Some(head_dim.to_string()), None),
@@ -319,9 +356,9 @@ impl Kernel {
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
             Self::Narrow => ("narrow", None, None),
             Self::RowSums => ("row_sums", None, None),
-            Self::LinearMma(format) => ("linear_mma", Some(format.name()), None),
-            Self::GateUpMma(format) => ("gate_up_mma", Some(format.name()), None),
-            Self::ExpertLinearMma(format) => ("expert_linear_mma", Some(format.name()), None),
+            Self::LinearTiledMma(format) => ("linear_tiled_mma", Some(format.name()), None),
+            Self::GateUpTiledMma(format) => ("gate_up_tiled_mma", Some(format.name()), None),
+            Self::ExpertLinearTiledMma(format) => ("expert_linear_tiled_mma", Some(format.name()), None),
             Self::Activate => ("activate", None, None),
             Self::Combine => ("combine", None, None),
             Self::ResidualRoute => ("residual_route", None, None),
@@ -329,14 +366,15 @@ impl Kernel {
         }
     }
 
-    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files whose names end in `_mma` need the matrix
-    /// instructions that NVIDIA's have from sm_80 on.
+    /// Whether devices of an architecture, `sm_90` or `gfx942`, have what it needs. Files and formats whose names end in `_mma` need the
+    /// matrix instructions that NVIDIA's have from sm_80 on.
     #[must_use]
     pub fn runs_on(self, architecture: &str) -> bool {
-        let (file, ..) = self.parts();
+        let (file, format, _) = self.parts();
+        let mma = file.ends_with("_mma") || format.is_some_and(|format| format.ends_with("_mma"));
         let number =
             architecture.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
-        !file.ends_with("_mma") || number.and_then(|number| number.parse().ok()) >= Some(80)
+        !mma || number.and_then(|number| number.parse().ok()) >= Some(80)
     }
 
     /// Its symbol in a compiled module: `linear_q4_k_16`.
@@ -359,6 +397,8 @@ pub enum KernelSet {
     Plain,
     /// Attention by matrix instructions, for heads of so many elements.
     FlashMma(usize),
+    /// Products of many rows by matrix instructions, where [`Format::has_tiled_mma`].
+    TiledMma(Format),
 }
 
 impl KernelSet {
@@ -369,9 +409,13 @@ impl KernelSet {
         let pairs = DType::ALL.into_iter().flat_map(|dtype| layouts.map(|layout| (dtype, layout)));
         let formats = pairs.flat_map(|(dtype, layout)| {
             let packed = Format::packed(dtype, layout, TILE_INPUTS, TILE_OUTPUTS);
-            [Format::new(dtype, layout), packed].into_iter().flatten()
+            [Format::new(dtype, layout), packed, packed.and_then(Format::with_mma)].into_iter().flatten()
         });
-        [Self::Plain, Self::FlashMma(128)].into_iter().chain(formats.map(Self::Format)).collect()
+        let sets = formats.flat_map(|format| {
+            let mma = format.has_tiled_mma().then_some(Self::TiledMma(format));
+            [Self::Format(format)].into_iter().chain(mma)
+        });
+        [Self::Plain, Self::FlashMma(128)].into_iter().chain(sets).collect()
     }
 
     /// The one that a kernel is in.
@@ -386,13 +430,14 @@ impl KernelSet {
             | Kernel::Pack(format)
             | Kernel::LinearTiled(format)
             | Kernel::GateUpTiled(format)
-            | Kernel::ExpertLinearTiled(format)
-            | Kernel::LinearMma(format)
-            | Kernel::GateUpMma(format)
-            | Kernel::ExpertLinearMma(format) => Self::Format(format),
+            | Kernel::ExpertLinearTiled(format) => Self::Format(format),
             Kernel::FlashMma(head_dim) => Self::FlashMma(head_dim),
+            Kernel::LinearTiledMma(format)
+            | Kernel::GateUpTiledMma(format)
+            | Kernel::ExpertLinearTiledMma(format) => Self::TiledMma(format),
             Kernel::RmsNorm
             | Kernel::Attention(_)
+            | Kernel::Rotary
             | Kernel::Merge
             | Kernel::Flash(_)
             | Kernel::Residual
@@ -414,6 +459,7 @@ impl KernelSet {
             Self::Format(format) => format.name(),
             Self::Plain => "plain".to_owned(),
             Self::FlashMma(head_dim) => format!("mma_flash_{head_dim}"),
+            Self::TiledMma(format) => format!("tiled_mma_{}", format.name()),
         }
     }
 
@@ -424,24 +470,21 @@ impl KernelSet {
             Self::Format(format) => {
                 let products = [Kernel::Linear, Kernel::Qkv, Kernel::GateUp, Kernel::ExpertLinear];
                 let tiled = [Kernel::LinearTiled, Kernel::GateUpTiled, Kernel::ExpertLinearTiled];
-                let mma = [Kernel::LinearMma, Kernel::GateUpMma, Kernel::ExpertLinearMma];
-                let mma = format.has_mma().then(|| mma.map(|kernel| kernel(format)));
                 // Only tables of rows that lie in one piece.
                 let embed = (format.layout == Layout::OutIn).then_some(Kernel::Embed(format));
                 let pack = format.packed.then_some(Kernel::Pack(format));
-                Rows::ALL
-                    .into_iter()
-                    .flat_map(|rows| products.map(|kernel| kernel(format, rows)))
-                    .chain(tiled.map(|kernel| kernel(format)))
-                    .chain(mma.into_iter().flatten())
-                    .chain(embed)
-                    .chain(pack)
-                    .collect()
+                let products =
+                    Rows::ALL.into_iter().flat_map(|rows| products.map(|kernel| kernel(format, rows)));
+                if format.mma {
+                    return products.collect();
+                }
+                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
                 Kernel::Attention(KvType::F32),
                 Kernel::Attention(KvType::BF16),
+                Kernel::Rotary,
                 Kernel::Merge,
                 Kernel::Flash(KvType::F32),
                 Kernel::Flash(KvType::BF16),
@@ -456,6 +499,10 @@ impl KernelSet {
                 Kernel::CombineResidual,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
+            Self::TiledMma(format) => {
+                let kernels = [Kernel::LinearTiledMma, Kernel::GateUpTiledMma, Kernel::ExpertLinearTiledMma];
+                kernels.map(|kernel| kernel(format)).into()
+            }
         }
     }
 }
@@ -468,6 +515,9 @@ pub fn source(warp: u32, kernels: &[Kernel]) -> String {
         let (file, format, rows) = kernel.parts();
         let format = format.unwrap_or_default();
         let rows = rows.map(|rows| rows.count().to_string()).unwrap_or_default();
+        if format.ends_with("_mma") {
+            out.push_str("#include \"packed_mma.h\"\n");
+        }
         // Writing to a string does not fail.
         _ = writeln!(out, "#define FORMAT {format}\n#define ROWS {rows}\n#include \"{file}.cu\"");
         out.push_str("#undef FORMAT\n#undef ROWS\n");
@@ -496,8 +546,8 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("combine_residual.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
-        file!("expert_linear_mma.cu"),
         file!("expert_linear_tiled.cu"),
+        file!("expert_linear_tiled_mma.cu"),
         file!("experts.h"),
         file!("flash.cu"),
         file!("flash.h"),
@@ -506,15 +556,15 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("flash_step.h"),
         file!("formats.h"),
         file!("gate_up.cu"),
-        file!("gate_up_mma.cu"),
         file!("gate_up_tiled.cu"),
+        file!("gate_up_tiled_mma.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
         file!("legacy.h"),
         file!("linear.cu"),
-        file!("linear_mma.cu"),
         file!("linear_tiled.cu"),
+        file!("linear_tiled_mma.cu"),
         file!("merge.cu"),
         file!("mma.h"),
         file!("mma_product.h"),
@@ -525,6 +575,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("pack.cu"),
         file!("packed.h"),
         file!("packed_formats.h"),
+        file!("packed_mma.h"),
         file!("packed_product.h"),
         file!("plain.h"),
         file!("portable.h"),
@@ -534,6 +585,8 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("residual.cu"),
         file!("residual_route.cu"),
         file!("rms_norm.cu"),
+        file!("rotary.cu"),
+        file!("rotary.h"),
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),

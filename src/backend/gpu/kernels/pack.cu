@@ -8,7 +8,7 @@ KERNEL(NAME(pack),
        int inputs, int outputs) {
     const Stored matrix = {stored, inputs, outputs};
     const int first = blockIdx.x * TILE_INPUTS, first_output = blockIdx.y * TILE_OUTPUTS;
-    u8* tile = packed + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * tile_bytes<FORMAT>();
+    u8* tile = packed + ((u64)blockIdx.y * (inputs / TILE_INPUTS) + blockIdx.x) * tile_bytes<FORMAT>();
     // In the order of memory: see packed.h.
     const int whole = FORMAT::WORDS / 4 * 4 * 2 * TILE_LANES;
     for (int i = threadIdx.x; i < FORMAT::WORDS * 2 * TILE_LANES; i += THREADS) {

@@ -142,11 +142,15 @@ DEVICE float code_of(u32 quad, int index, float zero) {
 #endif
 }
 
-// A number of less than 24 bits.
-DEVICE float number_of(u32 bits) {
+// BITS bits of a word from bit `place` on, less `zero`, exactly.
+template <int BITS>
+DEVICE float field_of(u32 word, int place, float zero) {
 #ifdef __CUDACC__
-    return float_of(bits | 0x4b000000u) - 8388608.0f;
+    // Wherever the bits lie in a mantissa, an exponent gives them the unit 1.
+    const int down = place + BITS > 23 ? 12 : 0, at = place - down;
+    const u32 mask = ((1u << BITS) - 1) << at, exponent = (150 - at) << 23;
+    return float_of((word >> down & mask) | exponent) - (float_of(exponent) + zero);
 #else
-    return (float)bits;
+    return (float)(word >> place & ((1u << BITS) - 1)) - zero;
 #endif
 }

@@ -5,11 +5,13 @@
 //   MINS                       whether a minimum is subtracted,
 //   BESIDE                     whether scales lie beside the matrix, instead,
 //   values(out, words, step)   the codes of a step as the whole numbers they stand for, of eight significant bits at most,
-//   Scales                     those of a row of a tile: BYTES, load(section, row), scale(scales, index), min(scales, index);
+//   Scales                     those of a row of a tile: BYTES, load(section, row), and two factors, block(scales) and
+//                              run(scales, index), and where MINS says so those of the minimum, min_block and min_run; runs(scales,
+//                              set, t) and min_runs(scales, t) are those of indices 8 * set + 2 * t and the next;
 // and for making them
 //   word(stored, first, output, t, n)                 word n of a lane's codes of an output, in the tile whose inputs begin at `first`,
 //   Scales::pack(section, row, stored, first, output).
-// A weight is `scale * value` or `scale * value - min`, and has the bits of `src/quant`.
+// A weight is `block * run * value`, less `min_block * min_run`, and has the bits of `src/quant`.
 #pragma once
 #include "formats.h"
 #include "packed.h"
@@ -32,11 +34,42 @@ DEVICE const u8* block_of(const Stored& stored, int output, int input) {
     return stored.data + output * row_bytes<F>(stored.inputs) + (u64)(input / F::WEIGHTS) * F::BYTES;
 }
 
+// Two neighbouring scales.
+struct Two {
+    float first, second;
+};
+
+// One of four words.
+DEVICE u32 one_of(const u32 (&words)[4], int index) {
+    const u32 low = index & 1 ? words[1] : words[0], high = index & 1 ? words[3] : words[2];
+    return index & 2 ? high : low;
+}
+
+// S with both factors multiplied.
+template <class S, bool MINS>
+struct Scaled : S {
+    DEVICE Scaled load(const u8* section, int row) {
+        return {S::load(section, row)};
+    }
+
+    DEVICE float scale(const S& all, int index) {
+        return S::block(all) * S::run(all, index);
+    }
+
+    DEVICE float min(const S& all, int index) {
+        if constexpr (MINS) {
+            return S::min_block(all) * S::min_run(all, index);
+        } else {
+            return 0.0f;
+        }
+    }
+};
+
 // Codes in planes, which stand for themselves less ZERO.
-template <class F, int LOW, int HIGH, int RUN_, int ZERO>
+template <class F, int LOW, int HIGH, int RUN_, int ZERO_>
 struct Plain {
     typedef Planes<LOW, HIGH> Codes;
-    static const int WORDS = Codes::WORDS, RUN = RUN_, SCALE_STEPS = RUN / 4;
+    static const int WORDS = Codes::WORDS, RUN = RUN_, SCALE_STEPS = RUN / 4, CODE_BITS = LOW + HIGH, ZERO = ZERO_;
     static const bool MINS = false, BESIDE = false;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
@@ -65,12 +98,17 @@ struct HalfScales {
         return {{all.words[0], all.words[1], all.words[2], all.words[3]}};
     }
 
-    DEVICE float scale(const HalfScales& all, int index) {
+    DEVICE float block(const HalfScales&) {
+        return 1.0f;
+    }
+
+    DEVICE float run(const HalfScales& all, int index) {
         return f16_to_f32(all.words[index / 2] >> index % 2 * 16);
     }
 
-    DEVICE float min(const HalfScales&, int) {
-        return 0.0f;
+    DEVICE Two runs(const HalfScales& all, int, int t) {
+        const u32 both = one_of(all.words, t);
+        return {f16_to_f32(both), f16_to_f32(both >> 16)};
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -81,7 +119,7 @@ struct HalfScales {
 
 template <>
 struct Packed<q8_0> : Plain<q8_0, 8, 0, 8, 128> {
-    typedef HalfScales<q8_0> Scales;
+    typedef Scaled<HalfScales<q8_0>, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         return block_of<q8_0>(stored, output, input)[2 + input % 32] ^ 0x80;
@@ -90,7 +128,7 @@ struct Packed<q8_0> : Plain<q8_0, 8, 0, 8, 128> {
 
 template <>
 struct Packed<q4_0> : Plain<q4_0, 4, 0, 8, 8> {
-    typedef HalfScales<q4_0> Scales;
+    typedef Scaled<HalfScales<q4_0>, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         return nibble_of_halves(block_of<q4_0>(stored, output, input) + 2, input % 32);
@@ -105,12 +143,12 @@ struct NoScales {
         return {};
     }
 
-    DEVICE float scale(const NoScales&, int) {
+    DEVICE float block(const NoScales&) {
         return 1.0f;
     }
 
-    DEVICE float min(const NoScales&, int) {
-        return 0.0f;
+    DEVICE float run(const NoScales&, int) {
+        return 1.0f;
     }
 
     DEVICE void pack(u8*, int, const Stored&, int, int) {}
@@ -120,7 +158,7 @@ template <class F>
 struct PackedBytes : Plain<F, 8, 0, 8, 128> {
     static const int SCALE_STEPS = STEPS;
     static const bool BESIDE = true;
-    typedef NoScales Scales;
+    typedef Scaled<NoScales, false> Scales;
 };
 
 template <>
@@ -137,9 +175,15 @@ struct Packed<InOut<i8>> : PackedBytes<InOut<i8>> {
     }
 };
 
-// Six bits each: eight in the lower 24 bits of `first` and of `second`.
-DEVICE u32 six_bits(u32 first, u32 second, int index) {
-    return (index < 4 ? first : second) >> index % 4 * 6 & 63;
+// Number `index` of eight of six bits in the lower 24 bits of two words, less `zero`.
+DEVICE float six_bits(u32 first, u32 second, int index, float zero) {
+    return field_of<6>(index < 4 ? first : second, index % 4 * 6, zero);
+}
+
+// Numbers 2 * t and 2 * t + 1.
+DEVICE Two two_sixes(u32 first, u32 second, int t, float zero) {
+    const u32 both = (t & 2 ? second : first) >> t % 2 * 12;
+    return {field_of<6>(both, 0, zero), field_of<6>(both, 6, zero)};
 }
 
 // Four numbers of six bits.
@@ -160,12 +204,28 @@ struct RunScales {
         return {all.words[0], {a, b}, {c, a >> 24 | b >> 24 << 8 | c >> 24 << 16}};
     }
 
-    DEVICE float scale(const RunScales& all, int index) {
-        return f16_to_f32(all.halves) * number_of(six_bits(all.scales[0], all.scales[1], index));
+    DEVICE float block(const RunScales& all) {
+        return f16_to_f32(all.halves);
     }
 
-    DEVICE float min(const RunScales& all, int index) {
-        return f16_to_f32(all.halves >> 16) * number_of(six_bits(all.mins[0], all.mins[1], index));
+    DEVICE float run(const RunScales& all, int index) {
+        return six_bits(all.scales[0], all.scales[1], index, 0);
+    }
+
+    DEVICE Two runs(const RunScales& all, int, int t) {
+        return two_sixes(all.scales[0], all.scales[1], t, 0);
+    }
+
+    DEVICE float min_block(const RunScales& all) {
+        return f16_to_f32(all.halves >> 16);
+    }
+
+    DEVICE float min_run(const RunScales& all, int index) {
+        return six_bits(all.mins[0], all.mins[1], index, 0);
+    }
+
+    DEVICE Two min_runs(const RunScales& all, int t) {
+        return two_sixes(all.mins[0], all.mins[1], t, 0);
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -184,7 +244,7 @@ struct RunScales {
 template <>
 struct Packed<q4_k> : Plain<q4_k, 4, 0, 8, 0> {
     static const bool MINS = true;
-    typedef RunScales<q4_k> Scales;
+    typedef Scaled<RunScales<q4_k>, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const int k = input % 256, run = k / 32;
@@ -195,7 +255,7 @@ struct Packed<q4_k> : Plain<q4_k, 4, 0, 8, 0> {
 template <>
 struct Packed<q5_k> : Plain<q5_k, 4, 1, 8, 0> {
     static const bool MINS = true;
-    typedef RunScales<q5_k> Scales;
+    typedef Scaled<RunScales<q5_k>, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const u8* block = block_of<q5_k>(stored, output, input);
@@ -224,12 +284,17 @@ struct ByteScales {
         return {{all.words[0], all.words[1], all.words[2], all.words[3]}, load_half_behind(section, row, 16)};
     }
 
-    DEVICE float scale(const ByteScales& all, int index) {
-        return f16_to_f32(all.half) * code_of(all.words[index / 4], index % 4, 128);
+    DEVICE float block(const ByteScales& all) {
+        return f16_to_f32(all.half);
     }
 
-    DEVICE float min(const ByteScales&, int) {
-        return 0.0f;
+    DEVICE float run(const ByteScales& all, int index) {
+        return code_of(all.words[index / 4], index % 4, 128);
+    }
+
+    DEVICE Two runs(const ByteScales& all, int set, int t) {
+        const u32 both = (t & 2 ? all.words[set * 2 + 1] : all.words[set * 2]) >> t % 2 * 16;
+        return {code_of(both, 0, 128), code_of(both, 1, 128)};
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -241,7 +306,7 @@ struct ByteScales {
 
 template <>
 struct Packed<q6_k> : Plain<q6_k, 4, 2, 4, 32> {
-    typedef ByteScales Scales;
+    typedef Scaled<ByteScales, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const u8* block = block_of<q6_k>(stored, output, input);
@@ -262,12 +327,16 @@ struct SixBitScales {
         return {{a, b, c, a >> 24 | b >> 24 << 8 | c >> 24 << 16}, load_half_behind(section, row, 12)};
     }
 
-    DEVICE float scale(const SixBitScales& all, int index) {
-        return f16_to_f32(all.half) * (number_of(all.words[index / 4] >> index % 4 * 6 & 63) - 32.0f);
+    DEVICE float block(const SixBitScales& all) {
+        return f16_to_f32(all.half);
     }
 
-    DEVICE float min(const SixBitScales&, int) {
-        return 0.0f;
+    DEVICE float run(const SixBitScales& all, int index) {
+        return field_of<6>(all.words[index / 4], index % 4 * 6, 32);
+    }
+
+    DEVICE Two runs(const SixBitScales& all, int set, int t) {
+        return two_sixes(all.words[set * 2], all.words[set * 2 + 1], t, 32);
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -284,7 +353,7 @@ struct SixBitScales {
 
 template <>
 struct Packed<q3_k> : Plain<q3_k, 2, 1, 4, 4> {
-    typedef SixBitScales Scales;
+    typedef Scaled<SixBitScales, MINS> Scales;
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const u8* block = block_of<q3_k>(stored, output, input);
@@ -303,12 +372,16 @@ struct TableScales {
         return {(u32)all & 0xffff, {(u32)(all >> 16), (u32)(all >> 40)}};
     }
 
-    DEVICE float scale(const TableScales& all, int index) {
-        return f16_to_f32(all.half) * (number_of(six_bits(all.scales[0], all.scales[1], index)) - 32.0f);
+    DEVICE float block(const TableScales& all) {
+        return f16_to_f32(all.half);
     }
 
-    DEVICE float min(const TableScales&, int) {
-        return 0.0f;
+    DEVICE float run(const TableScales& all, int index) {
+        return six_bits(all.scales[0], all.scales[1], index, 32);
+    }
+
+    DEVICE Two runs(const TableScales& all, int, int t) {
+        return two_sixes(all.scales[0], all.scales[1], t, 32);
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -319,21 +392,23 @@ struct TableScales {
     }
 };
 
+// Codes in the order of the lane's weights, eight in a word: those of two neighbours are a byte.
 template <>
-struct Packed<iq4_xs> : Plain<iq4_xs, 4, 0, 8, 0> {
-    typedef TableScales Scales;
+struct Packed<iq4_xs> {
+    static const int WORDS = 8, RUN = 8, SCALE_STEPS = 2;
+    static const bool MINS = false, BESIDE = false;
+    typedef Scaled<TableScales, MINS> Scales;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            const u32 quad = Codes::quad(words, step / 2 * 2 + k / 2);
-            out[k] = IQ4[quad >> (step % 2 + k % 2 * 2) * 8 & 15];
-        }
+        for (int k = 0; k < 4; ++k) out[k] = IQ4[words[step / 2] >> (step % 2 * 16 + k * 4) & 15];
     }
 
-    DEVICE u32 code(const Stored& stored, int output, int input) {
-        const int k = input % 256;
-        return nibble_of_halves(block_of<iq4_xs>(stored, output, input) + 8 + k / 32 * 16, k % 32);
+    DEVICE u32 word(const Stored& stored, int first, int output, int t, int n) {
+        const u8* codes = block_of<iq4_xs>(stored, output, first) + 8 + n * 16;
+        u32 out = 0;
+        for (int i = 0; i < 8; ++i) out |= nibble_of_halves(codes, t * 8 + i) << i * 4;
+        return out;
     }
 };
 
@@ -346,12 +421,17 @@ struct NibbleScales {
         return {((const u32*)section)[row], load_half_behind(section, row, 4)};
     }
 
-    DEVICE float scale(const NibbleScales& all, int index) {
-        return f16_to_f32(all.half) * (0.5f + number_of(all.word >> index * 4 & 15)) * 0.5f;
+    DEVICE float block(const NibbleScales& all) {
+        return 0.5f * f16_to_f32(all.half);
     }
 
-    DEVICE float min(const NibbleScales&, int) {
-        return 0.0f;
+    DEVICE float run(const NibbleScales& all, int index) {
+        return field_of<4>(all.word, index * 4, -0.5f);
+    }
+
+    DEVICE Two runs(const NibbleScales& all, int, int t) {
+        const u32 both = all.word >> t * 8;
+        return {field_of<4>(both, 0, -0.5f), field_of<4>(both, 4, -0.5f)};
     }
 
     DEVICE void pack(u8* section, int row, const Stored& stored, int first, int output) {
@@ -368,7 +448,7 @@ template <>
 struct Packed<iq3_xxs> {
     static const int WORDS = 6, RUN = 8, SCALE_STEPS = 2;
     static const bool MINS = false, BESIDE = false;
-    typedef NibbleScales Scales;
+    typedef Scaled<NibbleScales, MINS> Scales;
 
     // Where in its word the sign of weight `k` of a step is.
     DEVICE constexpr int sign_place(int step, int k) {

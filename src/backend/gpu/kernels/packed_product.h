@@ -29,6 +29,7 @@ struct Strip<Packed<F>, MOST> {
     static const int OUTPUTS = TILE_OUTPUTS;
     // Beyond, there are not registers enough.
     static const bool TOGETHER = MOST <= 4;
+    static const int FEW = MOST < 4 ? MOST : 4;
 
     DEVICE u64 bytes(const Matrix& matrix) {
         return packed_bytes<P>(matrix.inputs, matrix.outputs);
@@ -60,21 +61,36 @@ struct Strip<Packed<F>, MOST> {
         const int lane = threadIdx.x % TILE_LANES;
         for (int i = threadIdx.x / TILE_LANES; i < inputs / TILE_INPUTS; i += TILE_TEAMS) {
             Lane<P> own[COUNT];
-            float beside[COUNT][2];
 #pragma unroll
-            for (int c = 0; c < COUNT; ++c) {
-                own[c] = Lane<P>::load(tiles[c] + (u64)i * tile_bytes<P>(), lane);
-                for (int h = 0; h < 2 && P::BESIDE; ++h) beside[c][h] = BesideScales::at(scales[c], h, i * TILE_INPUTS);
+            for (int c = 0; c < COUNT; ++c) own[c] = Lane<P>::load(tiles[c] + (u64)i * tile_bytes<P>(), lane);
+            // Few rows at a time: their sums want registers.
+#pragma unroll
+            for (int r = 0; r < MOST; r += FEW) {
+                if (r >= rows.count) break;
+                float sum[COUNT][2][FEW] = {}, mins[COUNT][2][FEW] = {};
+                add_tile(sum, mins, own, i * TILE_INPUTS, inputs, rows, r);
+#pragma unroll
+                for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                    for (int h = 0; h < 2; ++h) {
+                        const float scale = P::BESIDE ? BesideScales::at(scales[c], h, i * TILE_INPUTS)
+                                                      : P::Scales::block(own[c].scales[h]);
+                        add_scaled<FEW>(total[c][h] + r, scale, sum[c][h]);
+                        if constexpr (P::MINS) {
+                            add_scaled<FEW>(total[c][h] + r, -P::Scales::min_block(own[c].scales[h]), mins[c][h]);
+                        }
+                    }
+                }
             }
-            add_tile(total, own, beside, i * TILE_INPUTS, inputs, rows);
         }
     }
 
+    // Sums of a tile with FEW rows from `row` on, before its outputs' scales multiply them.
     template <int COUNT>
-    DEVICE void add_tile(float (&total)[COUNT][2][MOST], const Lane<P> (&own)[COUNT], const float (&beside)[COUNT][2],
-                         int first, int inputs, const Rows& rows) {
+    DEVICE void add_tile(float (&sum)[COUNT][2][FEW], float (&mins)[COUNT][2][FEW], const Lane<P> (&own)[COUNT], int first,
+                         int inputs, const Rows& rows, int row) {
         const int t = threadIdx.x % 4;
-        float part[COUNT][2][MOST] = {}, sum[MOST] = {}; // of the steps with one scale
+        float part[COUNT][2][FEW] = {}, ones[FEW] = {}; // of the steps with one scale
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) {
             float value[COUNT][2][4];
@@ -83,46 +99,44 @@ struct Strip<Packed<F>, MOST> {
 #pragma unroll
                 for (int h = 0; h < 2; ++h) P::values(value[c][h], own[c].words[h], step);
             }
-            const bool last = step % P::SCALE_STEPS == P::SCALE_STEPS - 1;
+#pragma unroll
+            for (int r = 0; r < FEW; ++r) {
+                if (r > 0 && row + r >= rows.count) break;
+                float x[4];
+                load_four(x, row_of(rows, row + r, inputs) + first + step_input<P::RUN>(step, t));
+#pragma unroll
+                for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+                    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+                        for (int k = 0; k < 4; ++k) part[c][h][r] = fmaf(value[c][h][k], x[k], part[c][h][r]);
+                    }
+                }
+                if (P::MINS) ones[r] += x[0] + x[1] + (x[2] + x[3]);
+            }
+            if (step % P::SCALE_STEPS != P::SCALE_STEPS - 1) continue;
             const int index = step / P::SCALE_STEPS;
-            float scale[COUNT][2], min[COUNT][2];
 #pragma unroll
             for (int c = 0; c < COUNT; ++c) {
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    scale[c][h] = P::BESIDE ? beside[c][h] : P::Scales::scale(own[c].scales[h], index);
-                    min[c][h] = P::Scales::min(own[c].scales[h], index);
+                    add_scaled<FEW>(sum[c][h], P::Scales::run(own[c].scales[h], index), part[c][h]);
+                    if constexpr (P::MINS) {
+                        add_scaled<FEW>(mins[c][h], P::Scales::min_run(own[c].scales[h], index), ones);
+                    }
+#pragma unroll
+                    for (int r = 0; r < FEW; ++r) part[c][h][r] = 0.0f;
                 }
             }
 #pragma unroll
-            for (int r = 0; r < MOST; ++r) {
-                if (r < rows.count) {
-                    float x[4];
-                    load_four(x, row_of(rows, r, inputs) + first + step_input<P::RUN>(step, t));
-#pragma unroll
-                    for (int c = 0; c < COUNT; ++c) {
-#pragma unroll
-                        for (int h = 0; h < 2; ++h) {
-#pragma unroll
-                            for (int k = 0; k < 4; ++k) part[c][h][r] = fmaf(value[c][h][k], x[k], part[c][h][r]);
-                        }
-                    }
-                    if (P::MINS) sum[r] += x[0] + x[1] + (x[2] + x[3]);
-                    if (last) {
-#pragma unroll
-                        for (int c = 0; c < COUNT; ++c) {
-#pragma unroll
-                            for (int h = 0; h < 2; ++h) {
-                                total[c][h][r] = fmaf(scale[c][h], part[c][h][r], total[c][h][r]);
-                                if (P::MINS) total[c][h][r] = fmaf(-min[c][h], sum[r], total[c][h][r]);
-                                part[c][h][r] = 0.0f;
-                            }
-                        }
-                        sum[r] = 0.0f;
-                    }
-                }
-            }
+            for (int r = 0; r < FEW; ++r) ones[r] = 0.0f;
         }
+    }
+
+    template <int LENGTH>
+    DEVICE void add_scaled(float* to, float scale, const float* from) {
+#pragma unroll
+        for (int i = 0; i < LENGTH; ++i) to[i] = fmaf(scale, from[i], to[i]);
     }
 
     DEVICE void load_four(float (&out)[4], const float* at) {
@@ -174,8 +188,8 @@ struct RowUnit<Packed<F>> {
             float value[4];
             P::values(value, own.words[h], at.step);
             for (int k = 0; k < 4; ++k) {
-                const float product = scale * value[k];
-                out[four + k] = P::MINS ? product - P::Scales::min(own.scales[h], index) : product;
+                out[four + k] = scale * value[k];
+                if (P::MINS) out[four + k] -= P::Scales::min(own.scales[h], index);
             }
         }
     }

@@ -58,13 +58,13 @@ DEVICE Four<T> load_four(const T* shared) {
 
 // Two, at a multiple of eight bytes.
 template <class T>
-struct alignas(8) Two {
+struct alignas(8) Both {
     T values[2];
 };
 
 template <class T>
-DEVICE Two<T> load_two(const T* shared) {
-    return *(const Two<T>*)shared;
+DEVICE Both<T> load_both(const T* shared) {
+    return *(const Both<T>*)shared;
 }
 
 // Shared memory of which `count` elements are read as bytes.

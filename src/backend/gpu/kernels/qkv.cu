@@ -1,9 +1,8 @@
 // Queries, keys and values: products, rotary embedding, and keys and values into the cache.
-#include "cache.h"
 #include "packed_product.h"
+#include "rotary.h"
 
-// Heads are numbered queries first, then keys, then values; a launch takes `gridDim.y` from `first_head` on, those whose matrices are
-// stored in this format.
+// Heads are numbered as in rotary.h; a launch takes `gridDim.y` from `first_head` on, those whose matrices are stored in this format.
 //
 // grid: [ceil(head_dim / 2 / OUTPUTS), heads of this launch, ceil(rows / ROWS)]
 KERNEL(NAME_ROWS(qkv),
@@ -32,21 +31,7 @@ KERNEL(NAME_ROWS(qkv),
     for (int i = threadIdx.x; i < tile.count * Product::OUTPUTS; i += THREADS) {
         const int o = i % Product::OUTPUTS, j = first + o, row = first_row + i / Product::OUTPUTS;
         if (j >= half) continue;
-        float a = lower[o * ROWS + i / Product::OUTPUTS], b = upper[o * ROWS + i / Product::OUTPUTS];
-        if (!is_value) {
-            const float* angle = rotary + ((u64)cache.positions[row] * half + j) * 2;
-            const float turned = a * angle[0] - b * angle[1];
-            b = b * angle[0] + a * angle[1];
-            a = turned;
-        }
-        if (is_query) {
-            float* out = query + ((u64)row * heads + head) * cache.head_dim;
-            out[j] = rounded(a, round);
-            out[half + j] = rounded(b, round);
-        } else {
-            const Part part = is_value ? VALUES : KEYS;
-            store_cached(cache, row, part, head, j, a);
-            store_cached(cache, row, part, head, half + j, b);
-        }
+        const float a = lower[o * ROWS + i / Product::OUTPUTS], b = upper[o * ROWS + i / Product::OUTPUTS];
+        finish_projection(query, cache, rotary, heads, round, number, row, j, a, b);
     }
 }

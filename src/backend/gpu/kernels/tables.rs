@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, IN_OUT_STRIP, MMA_INPUTS, MMA_OUTPUTS, MMA_ROWS,
-    OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, FLASH_STEP, IN_OUT_STRIP, MMA_INPUTS, MMA_OUTPUTS,
+    MMA_ROWS, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
@@ -28,6 +28,7 @@ pub(super) fn constants() -> String {
         ("FLASH_QUERIES", FLASH_QUERIES),
         ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
         ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),
+        ("FLASH_STEP", FLASH_STEP),
     ];
     let lines = constants.map(|(name, value)| format!("#define {name} {value}\n"));
     format!("#pragma once\n{}", lines.concat())

@@ -39,7 +39,30 @@ impl<R: Runtime> Code<R> {
         format: Format,
     ) -> Result<Tiles<R>, GpuError> {
         let [one, four, sixteen] = Rows::ALL.map(|rows| self.kernel(kernel(format, rows), 0));
-        Ok(Tiles { functions: Arc::new([one?, four?, sixteen?]), strip: format.strip() })
+        Ok(Tiles { functions: Arc::new([one?, four?, sixteen?]), format })
+    }
+
+    /// The kernels of a product.
+    pub(super) fn products(
+        &self,
+        (few, tiled, mma): ProductKernels,
+        format: Format,
+        inputs: usize,
+    ) -> Result<Products<R>, GpuError> {
+        let mma = mma(format);
+        let shared = format.tiled_mma_shared_bytes();
+        let has_mma = format.tiled_mma_fits(inputs) && self.can(mma, shared);
+        Ok(Products {
+            few: self.tiles(few, format)?,
+            tiled: Arc::new(self.kernel(tiled(format), 0)?),
+            mma: has_mma.then(|| self.kernel(mma, shared).map(Arc::new)).transpose()?,
+        })
+    }
+
+    /// Whether the device has the instructions and the shared memory that a kernel needs.
+    pub(super) fn can(&self, kernel: Kernel, shared: usize) -> bool {
+        let properties = self.device.properties();
+        kernel.runs_on(&properties.architecture) && shared <= properties.shared_memory as usize
     }
 
     fn module(&self, set: KernelSet) -> Result<Module<R>, GpuError> {
@@ -55,11 +78,21 @@ impl<R: Runtime> Code<R> {
     }
 }
 
-/// A kernel that multiplies with weights of one format, for each size of tile.
+/// The kernels of a product: for a few rows, for many, and for many by matrix instructions.
+type ProductKernels = (fn(Format, Rows) -> Kernel, fn(Format) -> Kernel, fn(Format) -> Kernel);
+
+/// Those of [`Kernel::Linear`].
+pub(super) const LINEAR: ProductKernels = (Kernel::Linear, Kernel::LinearTiled, Kernel::LinearTiledMma);
+/// Those of [`Kernel::GateUp`].
+pub(super) const GATE_UP: ProductKernels = (Kernel::GateUp, Kernel::GateUpTiled, Kernel::GateUpTiledMma);
+/// Those of [`Kernel::ExpertLinear`].
+pub(super) const EXPERT_LINEAR: ProductKernels =
+    (Kernel::ExpertLinear, Kernel::ExpertLinearTiled, Kernel::ExpertLinearTiledMma);
+
+/// Kernels that multiply a few rows with weights of one format, for each size of tile.
 pub(super) struct Tiles<R: Runtime> {
     functions: Arc<[Function<R>; Rows::ALL.len()]>,
-    /// Outputs that a block computes.
-    strip: usize,
+    pub(super) format: Format,
 }
 
 impl<R: Runtime> Tiles<R> {
@@ -71,12 +104,26 @@ impl<R: Runtime> Tiles<R> {
 
     /// Blocks that compute `outputs`.
     pub(super) fn strips(&self, outputs: usize) -> usize {
-        outputs.div_ceil(self.strip)
+        outputs.div_ceil(self.format.strip())
     }
 }
 
 impl<R: Runtime> Clone for Tiles<R> {
     fn clone(&self) -> Self {
-        Self { functions: Arc::clone(&self.functions), strip: self.strip }
+        Self { functions: Arc::clone(&self.functions), format: self.format }
+    }
+}
+
+/// Kernels of a product with weights of one format.
+pub(super) struct Products<R: Runtime> {
+    pub(super) few: Tiles<R>,
+    pub(super) tiled: Arc<Function<R>>,
+    /// Where the device and the format have it.
+    pub(super) mma: Option<Arc<Function<R>>>,
+}
+
+impl<R: Runtime> Clone for Products<R> {
+    fn clone(&self) -> Self {
+        Self { few: self.few.clone(), tiled: Arc::clone(&self.tiled), mma: self.mma.clone() }
     }
 }

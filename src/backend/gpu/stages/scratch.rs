@@ -1,5 +1,7 @@
 //! Activations of the current batch, on the device. Uses `device`.
 
+use super::attention::Plan;
+use super::forward::Graphs;
 use crate::backend::gpu::{Buffer, Device, DevicePointer, Event, GpuError, Pinned, Runtime, Stream};
 
 /// Device memory that grows to what the largest batch needs.
@@ -46,7 +48,10 @@ impl<R: Runtime> Staged<R> {
         bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), GpuError> {
-        self.room.make(device, bytes)?;
+        // Room for twice as many: buffers that seldom move keep captured graphs of use.
+        if self.room.buffer().is_none_or(|buffer| buffer.len() < bytes) {
+            self.room.make(device, bytes.next_power_of_two())?;
+        }
         if self.sent.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes) {
             self.sent = None;
             self.sent = Some((device.pinned(bytes)?, device.event()?));
@@ -86,8 +91,9 @@ pub struct Scratch<R: Runtime> {
     pub(super) batch: Staged<R>, // i32 [3, rows]
     /// Addresses of the batch's pages.
     pub(super) pages: Staged<R>, // u64 [pages]
-    /// Whether they were sent: `embed`, which begins a batch, does not know the cache.
-    pub(super) has_pages: bool,
+    pub(super) plan: Plan,
+    /// First row and number of rows of tiles.
+    pub(super) tiles: Staged<R>, // i32 [tiles, 2]
     /// Rows whose outputs are wanted.
     pub(super) output_rows: Staged<R>, // i32 [rows]
     /// Cosine and sine of each angle at the first positions.
@@ -96,6 +102,10 @@ pub struct Scratch<R: Runtime> {
     pub(super) hidden: Room<R>,        // [rows, width]
     pub(super) normed: Room<R>,        // [rows, width]
     pub(super) query: Room<R>,         // [rows, heads, head_dim]
+    pub(super) key: Room<R>,           // [rows, kv_heads, head_dim]
+    pub(super) value: Room<R>,         // [rows, kv_heads, head_dim]
+    pub(super) narrow: Room<R>,        // bf16 [rows, width] or [rows, heads, head_dim]
+    pub(super) row_sums: Room<R>,      // [rows, width / 32] and the like
     pub(super) sums: Room<R>,          // [rows at a time, heads, spans, head_dim]
     pub(super) stats: Room<R>,         // [rows at a time, heads, spans, 2]
     pub(super) attended: Room<R>,      // [rows, heads, head_dim]
@@ -108,9 +118,10 @@ pub struct Scratch<R: Runtime> {
     pub(super) group_pairs: Room<R>,   // i32 [pairs]
     pub(super) gate: Room<R>,          // [pairs, ffn_width]
     pub(super) up: Room<R>,            // [pairs, ffn_width]
-    pub(super) activated: Room<R>,     // [pairs, ffn_width]
+    pub(super) activated: Room<R>,     // [pairs, ffn_width], bf16 where matrix instructions make it
     pub(super) down: Room<R>,          // [pairs, width]
     pub(super) outputs: Room<R>,       // [rows, vocab or width]
+    pub(super) graphs: Graphs<R>,
     /// What came back.
     pub(super) returned: Option<Pinned<R>>,
 }
@@ -121,13 +132,18 @@ impl<R: Runtime> Default for Scratch<R> {
             rows: 0,
             batch: Staged::default(),
             pages: Staged::default(),
-            has_pages: false,
+            plan: Plan::default(),
+            tiles: Staged::default(),
             output_rows: Staged::default(),
             rotary: Room::default(),
             rotary_len: 0,
             hidden: Room::default(),
             normed: Room::default(),
             query: Room::default(),
+            key: Room::default(),
+            value: Room::default(),
+            narrow: Room::default(),
+            row_sums: Room::default(),
             sums: Room::default(),
             stats: Room::default(),
             attended: Room::default(),
@@ -143,7 +159,40 @@ impl<R: Runtime> Default for Scratch<R> {
             activated: Room::default(),
             down: Room::default(),
             outputs: Room::default(),
+            graphs: Graphs::default(),
             returned: None,
         }
+    }
+}
+
+impl<R: Runtime> Scratch<R> {
+    /// Where all buffers are that layers read or write.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
+        let staged = [&self.batch, &self.pages, &self.tiles].map(Staged::pointer);
+        let rooms = [
+            &self.rotary,
+            &self.hidden,
+            &self.normed,
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.narrow,
+            &self.row_sums,
+            &self.sums,
+            &self.stats,
+            &self.attended,
+            &self.branch,
+            &self.probabilities,
+            &self.selection,
+            &self.gates,
+            &self.group_experts,
+            &self.group_starts,
+            &self.group_pairs,
+            &self.gate,
+            &self.up,
+            &self.activated,
+            &self.down,
+        ];
+        staged.into_iter().chain(rooms.map(Room::pointer)).map(|pointer| pointer.0)
     }
 }

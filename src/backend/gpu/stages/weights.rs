@@ -1,9 +1,12 @@
 //! Weights on a device. Uses `kernels`, `code`, `load` and `backend`.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use super::Gpu;
-use super::code::Tiles;
+use super::attention::MAX_GRID_ROWS;
+use super::code::{EXPERT_LINEAR, GATE_UP, LINEAR, Products, Tiles};
 use super::load::{Content, Loader, Pack, Transfer};
 use crate::backend::gpu::kernels::{self, Format, Kernel, TILE_OUTPUTS};
 use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
@@ -13,14 +16,12 @@ use crate::error::Result;
 use crate::tensor::{DType, Layout, Matrix, Vector};
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
-/// Rows of blocks that a launch may have.
-const MAX_GRID_ROWS: usize = u16::MAX as usize;
-
 /// A matrix, or one of each expert, one after another.
 pub(super) struct Weights<R: Runtime> {
     pub(super) format: Format,
     /// As kernels see the first, whose addresses are those of the buffers.
     pub(super) matrix: kernels::Matrix,
+    pub(super) inputs: usize,
     pub(super) outputs: usize,
     _data: Arc<Buffer<R>>, // [matrices][outputs, inputs] or [inputs, outputs], or tiles
     _scales: Option<Arc<Buffer<R>>>, // f32 [matrices][outputs / shared, inputs / shared]
@@ -36,19 +37,25 @@ pub(super) struct Heads<R: Runtime> {
 /// How gate and up become activated values.
 pub(super) enum Activation<R: Runtime> {
     /// In one kernel, where both have one format.
-    Fused(Tiles<R>),
+    Fused(Products<R>),
     /// Gate and up.
-    Apart([Tiles<R>; 2]),
+    Apart([Products<R>; 2]),
 }
 
 /// One layer's weights.
 #[expect(missing_debug_implementations, reason = "opaque: reached only through the trait")]
 pub struct Layer<R: Runtime> {
+    /// No other layer of this process has it.
+    pub(super) id: u64,
+    /// Whether all of its products can be done by matrix instructions.
+    pub(super) has_mma: bool,
     pub(super) attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) query_key_value: [Weights<R>; 3],
     pub(super) heads: Vec<Heads<R>>,
+    /// The same as products of their own, for many rows.
+    pub(super) head_products: [Products<R>; 3],
     pub(super) output: Weights<R>,
-    pub(super) output_tiles: Tiles<R>,
+    pub(super) output_products: Products<R>,
     pub(super) post_attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) moe_norm: Arc<Buffer<R>>,            // f32 [width]
     pub(super) router: Arc<Buffer<R>>,              // f32 [experts, width]
@@ -56,7 +63,7 @@ pub struct Layer<R: Runtime> {
     pub(super) up: Weights<R>,
     pub(super) activation: Activation<R>,
     pub(super) down: Weights<R>,
-    pub(super) down_tiles: Tiles<R>,
+    pub(super) down_products: Products<R>,
     pub(super) post_moe_norm: Arc<Buffer<R>>, // f32 [width]
 }
 
@@ -68,8 +75,10 @@ pub struct Head<R: Runtime> {
     pub(super) norm: Arc<Buffer<R>>, // f32 [width]
     /// If it is not the embedding.
     pub(super) output: Option<Weights<R>>,
-    pub(super) output_tiles: Tiles<R>,
+    pub(super) output_products: Products<R>,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Buffers whose weights are still to be copied.
 struct Loading<'a, R: Runtime> {
@@ -153,7 +162,7 @@ impl<'a, R: Runtime> Loading<'a, R> {
             inputs: size(inputs)?,
             outputs: size(outputs)?,
         };
-        Ok(Weights { format, matrix, outputs, _data: data, _scales: scales })
+        Ok(Weights { format, matrix, inputs, outputs, _data: data, _scales: scales })
     }
 
     fn matrix(&mut self, matrix: &'a Matrix) -> Result<Weights<R>> {
@@ -173,7 +182,14 @@ impl<'a, R: Runtime> Loading<'a, R> {
                 inputs: 0,
                 outputs: 0,
             };
-            return Ok(Weights { format, matrix, outputs: 0, _data: Arc::new(none), _scales: None });
+            return Ok(Weights {
+                format,
+                matrix,
+                inputs: 0,
+                outputs: 0,
+                _data: Arc::new(none),
+                _scales: None,
+            });
         };
         self.matrices(matrices, first.outputs)
     }
@@ -213,16 +229,33 @@ impl<R: Runtime> Gpu<R> {
         let (up, down) = (loading.experts(&layer.up)?, loading.experts(&layer.down)?);
         let code = &self.code;
         let activation = if gate.format == up.format {
-            Activation::Fused(code.tiles(Kernel::GateUp, gate.format)?)
+            Activation::Fused(code.products(GATE_UP, gate.format, gate.inputs)?)
         } else {
-            let tiles = |weights: &Weights<R>| code.tiles(Kernel::ExpertLinear, weights.format);
-            Activation::Apart([tiles(&gate)?, tiles(&up)?])
+            let products =
+                |weights: &Weights<R>| code.products(EXPERT_LINEAR, weights.format, weights.inputs);
+            Activation::Apart([products(&gate)?, products(&up)?])
         };
+        let linear = |weights: &Weights<R>| code.products(LINEAR, weights.format, weights.inputs);
+        let [query, key, value] = query_key_value.each_ref().map(linear);
+        let head_products = [query?, key?, value?];
+        let output_products = linear(&output)?;
+        let down_products = code.products(EXPERT_LINEAR, down.format, down.inputs)?;
+        let activated = match &activation {
+            Activation::Fused(products) => std::slice::from_ref(products),
+            Activation::Apart(products) => products,
+        };
+        let has_mma = [&output_products, &down_products]
+            .into_iter()
+            .chain(head_products.iter().chain(activated))
+            .all(|products| products.mma.is_some());
         let loaded = Layer {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            has_mma,
             attention_norm: loading.vector(&layer.attention_norm)?,
             heads: self.heads(&query_key_value)?,
+            head_products,
             query_key_value,
-            output_tiles: code.tiles(Kernel::Linear, output.format)?,
+            output_products,
             output,
             post_attention_norm: loading.vector(&layer.post_attention_norm)?,
             moe_norm: loading.vector(&layer.moe_norm)?,
@@ -230,7 +263,7 @@ impl<R: Runtime> Gpu<R> {
             activation,
             gate,
             up,
-            down_tiles: code.tiles(Kernel::ExpertLinear, down.format)?,
+            down_products,
             down,
             post_moe_norm: loading.vector(&layer.post_moe_norm)?,
         };
@@ -264,10 +297,11 @@ impl<R: Runtime> Gpu<R> {
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
         let embedding = loading.matrix(&head.embedding)?;
         let output = head.output.as_ref().map(|output| loading.matrix(output)).transpose()?;
+        let projection = output.as_ref().unwrap_or(&embedding);
         let loaded = Head {
             embed: self.code.kernel(Kernel::Embed(embedding.format), 0)?,
             norm: loading.vector(&head.norm)?,
-            output_tiles: self.code.tiles(Kernel::Linear, output.as_ref().unwrap_or(&embedding).format)?,
+            output_products: self.code.products(LINEAR, projection.format, projection.inputs)?,
             embedding,
             output,
         };

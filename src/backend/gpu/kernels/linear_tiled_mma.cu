@@ -1,8 +1,8 @@
-// A product of many rows with a matrix by matrix instructions: `linear` for bf16 activations, for NVIDIA from sm_80 on.
+// A product of many rows with a matrix by matrix instructions: `linear_tiled` for bf16 activations, for NVIDIA from sm_80 on.
 #include "mma_product.h"
 
 // grid: [ceil(rows / MMA_ROWS), ceil(outputs / MMA_OUTPUTS)]; shared memory: see `mma_product`
-KERNEL(NAME(linear_mma),
+KERNEL(NAME(linear_tiled_mma),
        float* out,        // [rows, outputs]
        const u16* x,      // [rows, inputs]: bf16
        const float* sums, // [rows, inputs / 32], by `row_sums` where the format has minima

@@ -1,9 +1,9 @@
-// The experts' hidden values of many pairs by matrix instructions: `gate_up` for bf16 activations, for NVIDIA from sm_80 on.
+// The experts' hidden values of many pairs by matrix instructions: `gate_up_tiled` for bf16 activations, for NVIDIA from sm_80 on.
 #include "mma_product.h"
 
 // grid: [pairs / MMA_ROWS + groups, ceil(ffn_width / (MMA_OUTPUTS / 2))], for groups of min(experts, pairs); shared memory: see
 // `mma_product`
-KERNEL(NAME(gate_up_mma),
+KERNEL(NAME(gate_up_tiled_mma),
        u16* activated,    // [pairs, ffn_width]: bf16
        const u16* x,      // [rows, width]: bf16
        const float* sums, // [rows, width / 32], by `row_sums` where the format has minima

@@ -1,9 +1,9 @@
-// A product of many pairs with the matrices of their experts by matrix instructions: `expert_linear` for bf16 activations, for NVIDIA
+// A product of many pairs with the matrices of their experts by matrix instructions: `expert_linear_tiled` for bf16 activations, for NVIDIA
 // from sm_80 on.
 #include "mma_product.h"
 
 // grid: [pairs / MMA_ROWS + groups, ceil(outputs / MMA_OUTPUTS)], for groups of min(experts, pairs); shared memory: see `mma_product`
-KERNEL(NAME(expert_linear_mma),
+KERNEL(NAME(expert_linear_tiled_mma),
        float* out,        // [pairs, outputs]
        const u16* x,      // [pairs / share, inputs]: bf16
        const float* sums, // [pairs / share, inputs / 32], by `row_sums` where the format has minima

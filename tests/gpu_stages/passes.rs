@@ -1,0 +1,87 @@
+//! Whole passes through the layers: fused, and captured as graphs.
+
+use std::sync::Arc;
+
+use grok1::backend::gpu::{CompileOptions, Gpu, GpuOptions, Runtime};
+use grok1::backend::{Backend, Batch, Observer, PAGE, PageId, Row, Sequence};
+use grok1::checkpoint::{self, Checkpoint};
+use grok1::{Control, KvType};
+
+use crate::stand_in;
+use crate::support::models::tiny_path;
+
+/// With one attached, a pass goes stage by stage.
+struct Blind;
+
+impl Observer for Blind {}
+
+/// Logits of the last row of each batch of one sequence; whether somebody watches.
+fn logits<R: Runtime>(
+    checkpoint: &Checkpoint,
+    graphs: bool,
+    batches: &[usize],
+    watched: bool,
+) -> Vec<Vec<u32>> {
+    let options = GpuOptions::new().graphs(graphs).compile(CompileOptions::new().cache(stand_in::cache()));
+    let gpu = Gpu::open(&Arc::new(R::load().unwrap()), 0, checkpoint.config.clone(), options).unwrap();
+    let control = Control::new();
+    let layers: Vec<_> =
+        checkpoint.layers.iter().map(|layer| gpu.load_layer(layer, &control).unwrap()).collect();
+    let head = gpu.load_head(&checkpoint.head, &control).unwrap();
+    let (mut cache, mut scratch) = (gpu.cache(KvType::BF16), gpu.scratch());
+    let mut position = 0;
+    let run = |&count: &usize| {
+        let rows: Vec<Row> = (position..position + count as u32)
+            .map(|position| Row { token: position * 7 % 500, position })
+            .collect();
+        position += count as u32;
+        let pages: Vec<PageId> = (0..position.div_ceil(PAGE as u32)).map(PageId).collect();
+        pages.iter().for_each(|&page| gpu.allocate_page(&mut cache, page).unwrap());
+        let sequences = [Sequence { rows: 0..count, pages: 0..pages.len() }];
+        let batch = Batch::new(&rows, &sequences, &pages, &control).unwrap();
+        gpu.embed(&head, &batch, &mut scratch).unwrap();
+        let mut blind = Blind;
+        let observer: Option<&mut dyn Observer> = if watched { Some(&mut blind) } else { None };
+        let mut layers_done = 0;
+        let done = &mut || {
+            layers_done += 1;
+            Ok(())
+        };
+        gpu.forward(&layers, &batch, &mut cache, &mut scratch, observer, done).unwrap();
+        assert_eq!(layers_done, layers.len());
+        let mut logits = vec![f32::NAN; checkpoint.config.vocab];
+        gpu.head(&head, &batch, &[count as u32 - 1], &mut scratch, &mut logits).unwrap();
+        logits.into_iter().map(f32::to_bits).collect()
+    };
+    batches.iter().map(run).collect()
+}
+
+fn fused<R: Runtime>() {
+    let checkpoint = checkpoint::open(tiny_path(), None).unwrap();
+    // Prefill by tiles, a few rows, then token by token.
+    let batches = [40, 5, 1, 1];
+    assert_eq!(
+        logits::<R>(&checkpoint, false, &batches, false),
+        logits::<R>(&checkpoint, false, &batches, true)
+    );
+}
+
+#[test]
+fn a_pass_has_the_bits_of_its_stages() {
+    on_each_runtime!(fused);
+}
+
+fn captured<R: Runtime>() {
+    let checkpoint = checkpoint::open(tiny_path(), None).unwrap();
+    // Each shape more than twice, with a larger batch in between that moves buffers; then a page and a span more.
+    let batches = [1, 1, 1, 3, 1, 40, 1, 1, 3, 3, 15, 1, 60, 1, 1, 1];
+    assert_eq!(
+        logits::<R>(&checkpoint, true, &batches, false),
+        logits::<R>(&checkpoint, false, &batches, false)
+    );
+}
+
+#[test]
+fn a_captured_pass_has_the_bits_of_one_that_is_queued() {
+    on_each_runtime!(captured);
+}

@@ -96,3 +96,43 @@ pub(crate) fn choose(
     let bytes = usize::try_from(needed(checkpoint, options, least)).unwrap_or(usize::MAX);
     Err(GpuError::OutOfMemory { what, bytes, free })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Synthetic, synthetic};
+
+    #[test]
+    fn options_beyond_the_layers_there_are_mean_all_of_them() {
+        let asked = |options: ModelOptions| Offload::asked(&options, 4);
+        let new = ModelOptions::new;
+        assert_eq!(asked(new()), Offload { whole: 4, attention: 0 });
+        assert_eq!(asked(new().gpu_layers(9).experts_on_cpu(usize::MAX)), Offload { whole: 0, attention: 4 });
+        assert_eq!(asked(new().gpu_layers(3).experts_on_cpu(1)), Offload { whole: 2, attention: 1 });
+    }
+
+    #[test]
+    fn the_residual_stream_moves_around_experts_and_around_whole_layers() {
+        let moves = |whole, attention| Offload { whole, attention }.moves(4);
+        assert_eq!([moves(4, 0), moves(3, 0), moves(0, 0), moves(3, 1), moves(1, 2)], [0, 2, 2, 2, 6]);
+    }
+
+    #[test]
+    fn as_many_layers_go_to_a_device_as_it_has_room_for_unless_they_are_asked_for() {
+        let grok1 = synthetic(&Synthetic::new()).unwrap();
+        let (options, gib) = (ModelOptions::new(), 1 << 30);
+        let room = |gibibytes: usize| choose(&grok1, &options, gibibytes * gib);
+        assert_eq!(room(400).unwrap(), Offload::none(64));
+        let half = room(160).unwrap();
+        assert!((20..40).contains(&half.whole) && half.attention == 0, "{half:?}");
+        let more = Offload { whole: half.whole + 1, attention: 0 };
+        assert!(needed(&grok1, &options, half) <= 160 << 30 && needed(&grok1, &options, more) > 160 << 30);
+        // Experts are nearly all of a layer.
+        let attention = options.clone().experts_on_cpu(usize::MAX);
+        assert!(choose(&grok1, &attention, 24 * gib).is_ok());
+        let asked = options.clone().gpu_layers(64);
+        let missing = choose(&grok1, &asked, 160 * gib).unwrap_err().missing_bytes().unwrap();
+        assert_eq!(missing as u64, needed(&grok1, &asked, Offload::none(64)) - (160 << 30));
+        assert!(room(1).unwrap_err().to_string().contains("the model without its layers"));
+    }
+}

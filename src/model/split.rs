@@ -79,14 +79,14 @@ impl<B: Backend> Split<B> {
     }
 
     /// The residual stream of `rows` rows, from the device to the processor.
-    fn to_host(&mut self, rows: usize) -> Result<()> {
+    fn move_to_host(&mut self, rows: usize) -> Result<()> {
         let hidden = &mut self.hidden[..rows * self.width];
         self.device.backend.read_hidden(&mut self.device.scratch, hidden)?;
         self.host.backend.write_hidden(&mut self.host.scratch, hidden)
     }
 
     /// And back.
-    fn to_device(&mut self) -> Result<()> {
+    fn move_to_device(&mut self) -> Result<()> {
         let hidden = self.host.backend.hidden(&self.host.scratch);
         self.device.backend.write_hidden(&mut self.device.scratch, hidden)
     }
@@ -102,7 +102,7 @@ impl<B: Backend> Split<B> {
         let layer = &layers[index];
         backend.attention(layer, index, batch, cache, scratch)?;
         backend.residual(layer, Branch::Attention, batch, scratch)?;
-        self.to_host(batch.rows().len())?;
+        self.move_to_host(batch.rows().len())?;
         let Side { backend, layers, scratch, .. } = &mut self.host;
         let layer = &layers[index - self.offload.whole];
         backend.route(layer, batch, scratch)?;
@@ -112,7 +112,7 @@ impl<B: Backend> Split<B> {
             backend.observe_routing(scratch, index, observer)?;
             backend.observe_hidden(scratch, index, observer)?;
         }
-        self.to_device()
+        self.move_to_device()
     }
 }
 
@@ -200,12 +200,12 @@ impl<B: Backend> Runner for Split<B> {
             done()?;
         }
         if on_device < self.layers {
-            self.to_host(batch.rows().len())?;
+            self.move_to_host(batch.rows().len())?;
             let mut numbered = observer.map(|observer| From { first: on_device, observer });
             let watching = numbered.as_mut().map(|observer| observer as &mut dyn Observer);
             let Side { backend, layers, cache, scratch } = &mut self.host;
             backend.forward(&layers[attention..], batch, cache, scratch, watching, done)?;
-            self.to_device()?;
+            self.move_to_device()?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ Prints for each device the largest number of registers, which kernels spill more
 there are. Exits with 1 if something does not compile, or if a kernel for single rows, whose speed is that of decoding, spills, takes
 so many registers that a processor has room for one block only, or loads nothing by 16 bytes.
 
-Without --all, and with nothing kept, it takes two minutes of two cores; with nothing changed, some seconds.
+Without --all, and with nothing kept, it takes minutes, of all cores; with nothing changed, some seconds.
 """
 
 import argparse

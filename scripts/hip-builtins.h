@@ -20,6 +20,10 @@ struct Index {
 #define threadIdx (Index{__builtin_amdgcn_workitem_id_x(), 0, 0})
 #define blockIdx \
     (Index{__builtin_amdgcn_workgroup_id_x(), __builtin_amdgcn_workgroup_id_y(), __builtin_amdgcn_workgroup_id_z()})
+#define gridDim                                                                       \
+    (Index{__builtin_amdgcn_grid_size_x() / __builtin_amdgcn_workgroup_size_x(), \
+           __builtin_amdgcn_grid_size_y() / __builtin_amdgcn_workgroup_size_y(), \
+           __builtin_amdgcn_grid_size_z() / __builtin_amdgcn_workgroup_size_z()})
 
 static __device__ __forceinline__ void __syncthreads() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");

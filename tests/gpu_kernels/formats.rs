@@ -1,10 +1,11 @@
 //! Every format of weights: how it is unpacked, to the bit, and its products.
 
-use grok1::backend::gpu::kernels::{Kernel, Rows, TILED_OUTPUTS, TILED_ROWS};
+use grok1::backend::gpu::kernels::{Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS};
 use grok1::{DType, Layout};
+use half::bf16;
 
-use crate::machine::{Kind, Machine, assert_close, bits, buffer, formats, random};
-use crate::simt::Buffer;
+use crate::machine::{Kind, Machine, assert_close, bits, buffer, formats, packed, random};
+use crate::simt::{Argument, Buffer};
 use crate::weights::Weights;
 
 /// Inputs of a test matrix: more than a warp takes at once, and, where weights stand by themselves, no multiple of anything.
@@ -88,5 +89,56 @@ fn products_of_many_rows_with_every_format_conform() {
         for (machine, found) in Machine::both().zip(&found) {
             assert_eq!(bits(&run(&machine, 1)), bits(&found[..outputs]), "one row, {dtype} {layout:?}");
         }
+    }
+}
+
+/// The weights of outputs `first..first + count`, rounded to bf16, in the order that they are stored in.
+fn rounded(weights: &Weights, expert: usize, [first, count]: [usize; 2], layout: Layout) -> Vec<u16> {
+    let bits = |output, input| bf16::from_f32(weights.row(expert, output)[input]).to_bits();
+    let outputs = first..first + count;
+    if layout == Layout::OutIn {
+        outputs.flat_map(|output| (0..weights.inputs).map(move |input| bits(output, input))).collect()
+    } else {
+        (0..weights.inputs).flat_map(|input| outputs.clone().map(move |output| bits(output, input))).collect()
+    }
+}
+
+#[test]
+fn dequantised_weights_are_those_of_the_definition_rounded_once() {
+    let (experts, expert) = (2, 1_i32);
+    let stored = formats().flat_map(|(dtype, layout, _)| {
+        let kind = Kind::stored(dtype, layout);
+        [(kind, inputs(dtype), 45), (kind, 768, 45)]
+    });
+    for (kind, inputs, outputs) in stored {
+        for range in [[7, 30], [8, 24], [0, outputs]] {
+            dequantise(&Weights::new(4, kind, [inputs, outputs], experts, [100, 3]), expert, range);
+        }
+    }
+    for kind in packed() {
+        let weights =
+            Weights::new(4, kind, [5 * TILE_INPUTS, 4 * TILE_OUTPUTS], experts, [2 * TILE_INPUTS, 3]);
+        for range in [[TILE_OUTPUTS, 2 * TILE_OUTPUTS], [0, 4 * TILE_OUTPUTS]] {
+            dequantise(&weights, expert, range);
+        }
+    }
+}
+
+fn dequantise(weights: &Weights, expert: i32, [first, count]: [usize; 2]) {
+    let format = weights.kind.format();
+    let expected = rounded(weights, expert as usize, [first, count], format.slab_layout());
+    for machine in Machine::both() {
+        let out = Buffer::<u16>::new(expected.len());
+        let rows = if format.slab_layout() == Layout::OutIn { count } else { weights.inputs };
+        let arguments: [&dyn Argument; 5] =
+            [&out, &weights.matrix(&machine), &expert, &(first as i32), &(count as i32)];
+        machine.launch(Kernel::Dequantise(format), [rows, 1, 1], 0, &arguments);
+        assert_eq!(
+            out.values(),
+            expected,
+            "{}, {} inputs, outputs from {first}",
+            format.name(),
+            weights.inputs
+        );
     }
 }

@@ -69,11 +69,16 @@ fn all(warp: u32) -> Vec<Kernel> {
         if layout == Layout::OutIn {
             kernels.push(Kernel::Embed(format));
         }
-        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
+        kernels.extend([
+            Kernel::Linear(format, Rows::Four),
+            Kernel::LinearTiled(format),
+            Kernel::Dequantise(format),
+        ]);
     }
     for kind in packed() {
         let format = kind.format();
-        kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Linear(format, Rows::Four)]);
+        kernels.extend([Kernel::Pack(format), Kernel::Embed(format), Kernel::Dequantise(format)]);
+        kernels.extend([Kernel::Linear(format, Rows::Four), Kernel::LinearTiled(format)]);
     }
     for kind in STAGED {
         let format = kind.format();

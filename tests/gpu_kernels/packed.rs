@@ -1,6 +1,8 @@
 //! Packed matrices: how they are made and unpacked, to the bit, and their products.
 
-use grok1::backend::gpu::kernels::{Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS};
+use grok1::backend::gpu::kernels::{
+    Format, Kernel, Rows, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS,
+};
 use grok1::{DType, Layout};
 
 use crate::machine::{
@@ -101,6 +103,29 @@ fn matrix_instructions_conform_and_do_not_depend_on_the_batch() {
                 assert_eq!(bits(some), bits(&all[..count * OUTPUTS]), "{count} rows of {name}");
             }
         }
+    }
+}
+
+#[test]
+fn products_of_many_rows_with_every_packed_format_conform() {
+    let rows = TILED_ROWS + 3;
+    let inputs = 2 * TILE_INPUTS;
+    for kind in packed() {
+        let weights = Weights::new(2, kind, [inputs, OUTPUTS], 1, [TILE_INPUTS, 3]);
+        let x = random(3, rows * inputs, 1.0);
+        let expected: Vec<f64> = x.chunks(inputs).flat_map(|x| weights.product(0, x)).collect();
+        let run = |machine: Machine| {
+            let out = Buffer::<f32>::new(rows * OUTPUTS);
+            machine.launch(
+                Kernel::LinearTiled(kind.format()),
+                [OUTPUTS.div_ceil(TILED_OUTPUTS), rows.div_ceil(TILED_ROWS), 1],
+                0,
+                &[&out, &buffer(&x), &weights.matrix(&machine), &(rows as i32), &1_f32, &0_f32],
+            );
+            out.values().to_vec()
+        };
+        let found: Vec<_> = Machine::both().map(run).collect();
+        assert_close(&kind.format().name(), &found, &expected, 5e-6);
     }
 }
 

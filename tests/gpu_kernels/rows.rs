@@ -1,6 +1,7 @@
 //! Kernels that see rows of the residual stream: norms, products, the router.
 
 use grok1::backend::gpu::kernels::{self, Kernel, Routed, Rows, THREADS};
+use half::bf16;
 
 use crate::machine::{Machine, STAGED, assert_close, bits, buffer, random, results, to_bf16};
 use crate::simt::Buffer;
@@ -327,6 +328,40 @@ fn what_is_done_in_one_launch_has_the_bits_of_its_parts() {
         });
         for (apart, together) in apart.iter().zip(&together) {
             assert_eq!(bits(apart), bits(together), "combine, residual and norm of {rows} rows");
+        }
+    }
+}
+
+#[test]
+fn gathered_rows_are_rounded_once_and_scattered_ones_as_they_were() {
+    let (pairs, share) = ([5_i32, 0, 3, 4], 2_i32);
+    for width in [40, 547] {
+        let x = random(1, 3 * width, 2.0);
+        let rows: Vec<&[f32]> = x.chunks(width).collect();
+        for machine in Machine::both() {
+            let gathered = Buffer::<u16>::new(pairs.len() * width);
+            let (grid, on_device) = ([pairs.len(), 1, 1], Buffer::of(&pairs));
+            let arguments: [&dyn crate::simt::Argument; 5] =
+                [&gathered, &buffer(&x), &on_device, &share, &(width as i32)];
+            machine.launch(Kernel::Gather, grid, 0, &arguments);
+            let sources = pairs.iter().flat_map(|pair| rows[(pair / share) as usize]);
+            let expected: Vec<u16> = sources.map(|&x| bf16::from_f32(x).to_bits()).collect();
+            assert_eq!(gathered.values(), expected);
+
+            let mut out = Buffer::<f32>::new(6 * width);
+            out.values_mut().fill(0.0);
+            let (grid, places) = ([3, 1, 1], &pairs[..3]);
+            machine.launch(
+                Kernel::Scatter,
+                grid,
+                0,
+                &[&out, &buffer(&x), &Buffer::of(places), &(width as i32)],
+            );
+            let mut expected = vec![0.0; 6 * width];
+            for (row, &place) in rows.iter().zip(places) {
+                expected[place as usize * width..][..width].copy_from_slice(row);
+            }
+            assert_eq!(bits(out.values()), bits(&expected));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::simt::Buffer;
 
 /// One matrix or, one after another, those of some experts.
 pub(crate) struct Weights {
-    kind: Kind,
+    pub(crate) kind: Kind,
     stored: Buffer<u8>,
     packed: OnceCell<Buffer<u8>>,
     experts: usize,

@@ -9,6 +9,7 @@
 #[path = "../support/stand_in.rs"]
 mod stand_in;
 
+mod blas;
 mod compiling;
 mod device;
 mod devices;

@@ -76,7 +76,7 @@ impl StandIns {
         built.as_ref()
     }
 
-    /// The folder with a driver's libraries: `cuda`, `nvrtc`, `hip`.
+    /// The folder with a driver's libraries: `cuda`, `nvrtc`, `hip`; or with those for products of matrices: `blas`.
     pub(crate) fn path(&self, of: &str) -> PathBuf {
         self.folder.join(of)
     }
@@ -85,7 +85,7 @@ impl StandIns {
         Command::new("g++").arg("--version").output().ok()?;
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu");
         let mut digest = DefaultHasher::new();
-        for name in ["simt.h", "simt.cpp", "standin/driver.h", "standin/compiler.h"]
+        for name in ["simt.h", "simt.cpp", "standin/driver.h", "standin/compiler.h", "standin/blas.h"]
             .into_iter()
             .chain(LIBRARIES.map(|(source, _)| source))
         {
@@ -105,11 +105,13 @@ impl StandIns {
     }
 }
 
-const LIBRARIES: [(&str, &str); 3] = [
+const LIBRARIES: [(&str, &str); 5] = [
     ("standin/cuda.cpp", "cuda/libcuda.so.1"),
     ("standin/nvrtc.cpp", "nvrtc/libnvrtc.so.13"),
     // The first of AMD's names that is looked for.
     ("standin/hip.cpp", "hip/libamdhip64.so.7"),
+    ("standin/cublaslt.cpp", "blas/libcublasLt.so.13"),
+    ("standin/rocblas.cpp", "blas/librocblas.so.5"),
 ];
 
 fn build_into(sources: &Path, folder: &Path) {
@@ -154,7 +156,7 @@ pub(crate) fn on(test: &str, runtime: &str, settings: &[(&str, &str)]) -> Option
         Some(_) => return None,
         None => {
             let stand_ins = StandIns::get()?;
-            again(test, runtime, &[runtime, "nvrtc"].map(|of| stand_ins.path(of)))
+            again(test, runtime, &[runtime, "nvrtc", "blas"].map(|of| stand_ins.path(of)))
         }
     };
     // One runtime for each size of warps, unless a test says otherwise.

@@ -14,6 +14,7 @@ use cudarc::driver::sys::{
 };
 
 use super::compiler::Dialect;
+use super::cublaslt::CublasLt;
 use super::library::{Library, Wanted, functions};
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
@@ -164,6 +165,7 @@ impl Runtime for Cuda {
     type Module = Handle<CUmod_st>;
     type Function = Handle<CUfunc_st>;
     type Graph = Handle<CUgraphExec_st>;
+    type Blas = CublasLt;
 
     fn load() -> Result<Self, GpuError> {
         // SAFETY: the driver's library.

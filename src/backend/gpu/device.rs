@@ -164,6 +164,17 @@ impl<R: Runtime> Device<R> {
         Ok(Module(Arc::new(Loaded { device: self.clone(), module, _code: code })))
     }
 
+    /// Makes it the calling thread's.
+    pub(super) fn bind(&self) -> Result<(), GpuError> {
+        self.0.bound()?;
+        Ok(())
+    }
+
+    /// Does what a drop has to do.
+    pub(super) fn give_back(&self, what: &'static str, with: impl FnOnce(&R) -> Result<(), DriverError>) {
+        self.0.give_back(what, with);
+    }
+
     fn same(&self, other: &Self) -> Result<(), GpuError> {
         if Arc::ptr_eq(&self.0, &other.0) { Ok(()) } else { Err(GpuError::OtherDevice) }
     }
@@ -193,6 +204,17 @@ impl<R: Runtime> Buffer<R> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// The address of `bytes` bytes from `at`, on this device.
+    pub(super) fn address(
+        &self,
+        device: &Device<R>,
+        at: usize,
+        bytes: usize,
+    ) -> Result<DevicePointer, GpuError> {
+        device.same(&self.device)?;
+        self.part(at, bytes)
     }
 
     /// The address of `bytes` bytes from `at`.
@@ -277,6 +299,13 @@ pub struct Stream<R: Runtime> {
 }
 
 impl<R: Runtime> Stream<R> {
+    /// The driver's stream, for its vendor's libraries, with the device bound, which has to be this one.
+    pub(super) fn bound_to(&self, device: &Device<R>) -> Result<R::Stream, GpuError> {
+        device.same(&self.device)?;
+        device.bind()?;
+        Ok(self.stream)
+    }
+
     /// Waits until all that was queued is done.
     ///
     /// # Errors

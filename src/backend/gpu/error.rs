@@ -155,12 +155,24 @@ pub enum GpuError {
         #[source]
         source: DriverError,
     },
-    /// Any other call that the driver refused. Failed kernels are told by the next call that waits for them.
+    /// A product of a shape that the vendor's library cannot do.
+    #[error("{library} has no algorithm for the product of {rows} rows with {outputs} x {inputs} weights")]
+    NoAlgorithm {
+        /// The library.
+        library: &'static str,
+        /// Rows of activations.
+        rows: usize,
+        /// Outputs.
+        outputs: usize,
+        /// Inputs.
+        inputs: usize,
+    },
+    /// Any other call that the driver, or a library of its vendor, refused. Failed kernels are told by the next call that waits for them.
     #[error(transparent)]
     Driver(#[from] DriverError),
 }
 
-/// A call that a driver refused.
+/// A call that a driver, or a library of its vendor, refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {name} ({code})")]
 #[non_exhaustive]
@@ -220,6 +232,7 @@ impl Classify for GpuError {
             | Self::NoDevice { .. }
             | Self::OutOfMemory { .. }
             | Self::Pin { .. }
+            | Self::NoAlgorithm { .. }
             | Self::Driver(_) => ErrorKind::Resource,
             Self::Compile { .. }
             | Self::Nul { .. }

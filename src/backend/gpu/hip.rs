@@ -11,7 +11,8 @@ use std::ptr;
 use hip_sys::hiprt;
 
 use super::compiler::Dialect;
-use super::library::{Library, Wanted, functions};
+use super::library::{Library, StatusName, Wanted, functions, refused};
+use super::rocblas::RocBlas;
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
 };
@@ -107,9 +108,7 @@ macro_rules! any {
 }
 
 #[cfg(not(feature = "hip-sys"))]
-macro_rules! check {
-    ($($declaration:tt)*) => {};
-}
+use super::library::unchecked as check;
 
 functions! { check!
     struct Table {
@@ -180,7 +179,7 @@ macro_rules! call {
 pub struct Hip {
     table: Table,
     graphs: Option<Graphs>,
-    error_name: unsafe extern "C" fn(c_int) -> *const c_char,
+    error_name: StatusName,
     /// Writes a struct, of a layout that depends on the release.
     describe: unsafe extern "C" fn(*mut c_void, c_int) -> c_int,
     version: Version,
@@ -206,13 +205,8 @@ impl Hip {
     }
 
     fn refused(&self, call: &'static str, code: c_int) -> DriverError {
-        // SAFETY: gives the address of a text that is never freed, or null.
-        let name = unsafe { (self.error_name)(code) };
-        if name.is_null() {
-            return DriverError::new(call, code, "unknown status");
-        }
-        // SAFETY: as above.
-        DriverError::new(call, code, unsafe { CStr::from_ptr(name) }.to_string_lossy())
+        // SAFETY: HIP's function for this.
+        unsafe { refused(self.error_name, call, code) }
     }
 
     fn graphs(&self) -> Result<&Graphs, DriverError> {
@@ -253,6 +247,7 @@ impl Runtime for Hip {
     type Module = Handle<c_void>;
     type Function = Handle<c_void>;
     type Graph = Handle<c_void>;
+    type Blas = RocBlas;
 
     fn load() -> Result<Self, GpuError> {
         // SAFETY: the driver's library.
@@ -379,7 +374,7 @@ impl Runtime for Hip {
     }
 
     unsafe fn free(&self, pointer: DevicePointer) -> Result<(), DriverError> {
-        call!(self, hipFree(address(pointer)))
+        call!(self, hipFree(pointer.as_ptr()))
     }
 
     unsafe fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8, DriverError> {
@@ -400,7 +395,7 @@ impl Runtime for Hip {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, hipMemcpyHtoDAsync(address(to), from.cast(), bytes, stream.0))
+        call!(self, hipMemcpyHtoDAsync(to.as_ptr(), from.cast(), bytes, stream.0))
     }
 
     unsafe fn copy_to_host(
@@ -410,7 +405,7 @@ impl Runtime for Hip {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, hipMemcpyDtoHAsync(to.cast(), address(from), bytes, stream.0))
+        call!(self, hipMemcpyDtoHAsync(to.cast(), from.as_ptr(), bytes, stream.0))
     }
 
     unsafe fn copy_on_device(
@@ -420,7 +415,7 @@ impl Runtime for Hip {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, hipMemcpyDtoDAsync(address(to), address(from), bytes, stream.0))
+        call!(self, hipMemcpyDtoDAsync(to.as_ptr(), from.as_ptr(), bytes, stream.0))
     }
 
     unsafe fn fill(
@@ -430,7 +425,7 @@ impl Runtime for Hip {
         bytes: usize,
         stream: Self::Stream,
     ) -> Result<(), DriverError> {
-        call!(self, hipMemsetD8Async(address(at), value, bytes, stream.0))
+        call!(self, hipMemsetD8Async(at.as_ptr(), value, bytes, stream.0))
     }
 
     unsafe fn load_module(&self, code: &[u8]) -> Result<Self::Module, DriverError> {
@@ -549,11 +544,6 @@ impl Runtime for Hip {
     unsafe fn destroy_graph(&self, graph: Self::Graph) -> Result<(), DriverError> {
         call!(self, self.graphs()?, hipGraphExecDestroy(graph.0))
     }
-}
-
-/// A device's address as HIP takes it.
-fn address(pointer: DevicePointer) -> *mut c_void {
-    ptr::without_provenance_mut(pointer.0 as usize)
 }
 
 const HIPRTC: Dialect = Dialect {

@@ -1,10 +1,10 @@
 //! Libraries that are looked for when the program runs. Uses `error`.
 
 use std::error::Error;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int};
 use std::{fmt, iter};
 
-use super::GpuError;
+use super::{DriverError, GpuError};
 
 /// A loaded library, under the name by which it was found. It is never unloaded: drivers have threads of their own.
 pub(super) struct Library {
@@ -80,8 +80,25 @@ fn reason(error: &libloading::Error) -> Option<String> {
     error.source().map(ToString::to_string).filter(|reason| !reason.contains("No such file"))
 }
 
+/// A library's function that names a status: by a text that is never freed, or null.
+pub(super) type StatusName = unsafe extern "C" fn(c_int) -> *const c_char;
+
+/// The error of a call with such a status.
+///
+/// # Safety
+/// `name` is what its type says.
+pub(super) unsafe fn refused(name: StatusName, call: &'static str, code: c_int) -> DriverError {
+    // SAFETY: the caller's.
+    let name = unsafe { name(code) };
+    if name.is_null() {
+        return DriverError::new(call, code, "unknown status");
+    }
+    // SAFETY: as above.
+    DriverError::new(call, code, unsafe { CStr::from_ptr(name) }.to_string_lossy())
+}
+
 /// A table of a library's functions, each of which returns a status: a number, since a newer library may return some that no header
-/// knew. `$check` is a macro that gets each declaration, to compare it with one of somebody else's.
+/// knew. `$check` is a macro that gets each declaration, to compare it with one of somebody else's, or [`unchecked`].
 macro_rules! functions {
     ($check:ident! $(#[$attribute:meta])* struct $table:ident { $($symbol:ident($($argument:ty),* $(,)?);)* }) => {
         $(#[$attribute])*
@@ -108,4 +125,9 @@ macro_rules! functions {
     };
 }
 
-pub(super) use functions;
+/// Where there is nobody else.
+macro_rules! unchecked {
+    ($($declaration:tt)*) => {};
+}
+
+pub(super) use {functions, unchecked};

@@ -34,11 +34,15 @@ mod properties;
 mod version;
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
+mod blas;
+#[cfg(any(feature = "cuda", feature = "hip"))]
 mod cache;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod compile;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod compiler;
+#[cfg(feature = "cuda")]
+mod cublaslt;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(any(feature = "cuda", feature = "hip"))]
@@ -47,6 +51,8 @@ mod device;
 mod hip;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod library;
+#[cfg(feature = "hip")]
+mod rocblas;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod runtime;
 #[cfg(any(feature = "cuda", feature = "hip"))]
@@ -59,6 +65,7 @@ pub use self::version::Version;
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub use self::{
+    blas::{Blas, BlasLibrary, Gemm, Operands},
     compile::{CompileOptions, Program, compile},
     compiler::Compiler,
     device::{Argument, Buffer, Device, Event, Function, Graph, Module, Parameter, Pinned, Stream},

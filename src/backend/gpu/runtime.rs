@@ -1,5 +1,4 @@
-//! What a driver offers, call by call. Uses `properties`, `error` and
-//! `compiler`.
+//! What a driver offers, call by call. Uses `properties`, `error`, `compiler` and `blas`.
 //!
 //! [`Runtime`] is thin on purpose: its two implementations only translate names and types. Everything that owns something, checks
 //! something or cleans up is written once, over it, in [`device`](super::device).
@@ -7,7 +6,7 @@
 use std::ffi::{CStr, c_void};
 use std::fmt;
 
-use super::{Compiler, DriverError, GpuError, Memory, Properties};
+use super::{BlasLibrary, Compiler, DriverError, GpuError, Memory, Properties};
 
 /// An address on a device. The host can only hand it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +18,11 @@ impl DevicePointer {
     #[must_use]
     pub fn offset(self, bytes: usize) -> Self {
         Self(self.0.wrapping_add(bytes as u64))
+    }
+
+    /// As C takes it.
+    pub(super) fn as_ptr(self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.0 as usize)
     }
 }
 
@@ -91,6 +95,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
     type Function: Copy + fmt::Debug + Send + Sync;
     /// Work that was captured and can be queued again whole.
     type Graph: Copy + fmt::Debug + Send + Sync;
+
+    /// The vendor's library for products of matrices.
+    type Blas: BlasLibrary<Stream = Self::Stream>;
 
     /// Finds the driver, checks that it is new enough and has every function, and initialises it.
     ///

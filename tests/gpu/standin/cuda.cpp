@@ -3,6 +3,11 @@
 
 using namespace standin;
 
+// For the stand-ins of the vendor's other libraries.
+API Driver* standin_driver() {
+    return &driver();
+}
+
 typedef unsigned long long Pointer;
 
 unsigned Driver::shared_limit_unasked() {

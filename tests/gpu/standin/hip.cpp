@@ -5,6 +5,11 @@
 
 using namespace standin;
 
+// For the stand-ins of the vendor's other libraries.
+API Driver* standin_driver() {
+    return &driver();
+}
+
 unsigned Driver::shared_limit_unasked() {
     return 64 * 1024;
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include "flash.h"
 
-// Positions of a step. A thread has FLASH_QUERIES / 16 queries, and every 16th position or four of every 64 elements.
+// A thread has FLASH_QUERIES / 16 queries, and every 16th position or four of every 64 elements.
 #define OWN_QUERIES (FLASH_QUERIES / 16)
 #define OWN_POSITIONS (FLASH_STEP / 16)
 #define OWN_FOURS (FLASH_HEAD_DIM / 64)

@@ -9,6 +9,17 @@
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
 //! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
 //!
+//! Many rows, as those of a prompt, may go another way, whose sums differ in their order only:
+//!
+//! * [`Flash`](Kernel::Flash) is attention of [`flash_tiles`], without [`Merge`](Kernel::Merge);
+//! * [`LinearTiled`](Kernel::LinearTiled), [`GateUpTiled`](Kernel::GateUpTiled) and
+//!   [`ExpertLinearTiled`](Kernel::ExpertLinearTiled) share each weight read among [`TILED_ROWS`]; queries, keys and values are then
+//!   three products, which [`Rotary`](Kernel::Rotary) finishes;
+//! * where activations are rounded and the device is NVIDIA's, from sm_80 on, matrix instructions do the same:
+//!   [`FlashMma`](Kernel::FlashMma), [`LinearTiledMma`](Kernel::LinearTiledMma), [`GateUpTiledMma`](Kernel::GateUpTiledMma),
+//!   [`ExpertLinearTiledMma`](Kernel::ExpertLinearTiledMma). The products take activations of [`Narrow`](Kernel::Narrow) and, for
+//!   formats [with minima](Format::has_minima), their sums by [`RowSums`](Kernel::RowSums).
+//!
 //! Matrices lie on the device as they are stored, or packed: rearranged once, by [`Pack`](Kernel::Pack), so that a lane loads 16 bytes
 //! at a time and several outputs share each activation. Bits of a packed weight, its scales included:
 //!
@@ -27,6 +38,7 @@ mod tables;
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::backend::{KvType, PAGE};
 use crate::tensor::{DType, Layout};
@@ -61,10 +73,30 @@ pub const FLASH_MMA_QUERIES: usize = 128;
 /// Elements that a head has at most for both.
 pub const FLASH_HEAD_DIM: usize = 128;
 
-/// Positions that [`Kernel::Flash`] goes on by.
+/// Positions of a step of [`Kernel::Flash`].
 const FLASH_STEP: usize = 32;
 
-/// Bytes of shared memory that [`Kernel::Flash`] has to be launched with.
+/// Tiles for [`Kernel::Flash`] and [`Kernel::FlashMma`], a first row and a number of rows each, of batches in which each sequence has
+/// consecutive rows. A tile has up to `rows` rows: the block's queries over the heads that share a key/value head.
+///
+/// Rows late in a sequence, which take longest, come first.
+///
+/// ```
+/// use grok1::backend::gpu::kernels::{FLASH_QUERIES, flash_tiles};
+///
+/// let (prompt, single) = (0..15, 15..16);
+/// assert_eq!(flash_tiles([prompt, single], FLASH_QUERIES / 6), [[15, 1], [10, 5], [0, 10]]);
+/// ```
+#[must_use]
+pub fn flash_tiles(sequences: impl IntoIterator<Item = Range<usize>>, rows: usize) -> Vec<[i32; 2]> {
+    let tile = |first: usize, end: usize| [first as i32, rows.min(end - first) as i32];
+    let tiles = |own: Range<usize>| own.clone().step_by(rows).map(move |first| tile(first, own.end));
+    let mut tiles: Vec<_> = sequences.into_iter().flat_map(tiles).collect();
+    tiles.reverse();
+    tiles
+}
+
+/// Bytes of dynamic shared memory that [`Kernel::Flash`] has to be launched with.
 #[must_use]
 pub const fn flash_shared_bytes(head_dim: usize) -> usize {
     let stride = head_dim.next_multiple_of(UNIT) + 4;
@@ -74,7 +106,7 @@ pub const fn flash_shared_bytes(head_dim: usize) -> usize {
 /// The same for [`Kernel::FlashMma`].
 #[must_use]
 pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
-    4 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
+    2 * 2 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
 }
 
 /// Weights that a lane unpacks at a time.
@@ -238,6 +270,12 @@ impl Format {
         format!("{}{layout}{packed}{mma}", self.dtype)
     }
 
+    /// How [`Kernel::Dequantise`] writes the weights of some outputs.
+    #[must_use]
+    pub const fn slab_layout(self) -> Layout {
+        if self.packed { Layout::OutIn } else { self.layout }
+    }
+
     /// Outputs that a block computes. In a packed matrix they begin at a multiple of that: a head, for [`Kernel::Qkv`] its half, has to be
     /// one.
     #[must_use]
@@ -330,6 +368,12 @@ pub enum Kernel {
     ResidualRoute,
     /// [`Combine`](Self::Combine), [`Residual`](Self::Residual) and the next layer's [`RmsNorm`](Self::RmsNorm).
     CombineResidual,
+    /// Weights of a range of outputs, rounded to bf16, for the vendor's library: see `blas` and [`Format::slab_layout`].
+    Dequantise(Format),
+    /// Rows by expert, rounded to bf16, for the same; [`Narrow`](Self::Narrow) is for rows as they are.
+    Gather,
+    /// Products of rows by expert, to the places of their pairs.
+    Scatter,
 }
 
 impl Kernel {
@@ -363,6 +407,9 @@ impl Kernel {
             Self::Combine => ("combine", None, None),
             Self::ResidualRoute => ("residual_route", None, None),
             Self::CombineResidual => ("combine_residual", None, None),
+            Self::Dequantise(format) => ("dequantise", Some(format.name()), None),
+            Self::Gather => ("gather", None, None),
+            Self::Scatter => ("scatter", None, None),
         }
     }
 
@@ -423,6 +470,7 @@ impl KernelSet {
     pub const fn of(kernel: Kernel) -> Self {
         match kernel {
             Kernel::Embed(format)
+            | Kernel::Dequantise(format)
             | Kernel::Qkv(format, _)
             | Kernel::Linear(format, _)
             | Kernel::GateUp(format, _)
@@ -448,7 +496,9 @@ impl KernelSet {
             | Kernel::Activate
             | Kernel::Combine
             | Kernel::ResidualRoute
-            | Kernel::CombineResidual => Self::Plain,
+            | Kernel::CombineResidual
+            | Kernel::Gather
+            | Kernel::Scatter => Self::Plain,
         }
     }
 
@@ -478,7 +528,8 @@ impl KernelSet {
                 if format.mma {
                     return products.collect();
                 }
-                products.chain(tiled.map(|kernel| kernel(format))).chain(embed).chain(pack).collect()
+                let tiled = tiled.map(|kernel| kernel(format));
+                products.chain(tiled).chain(embed).chain(pack).chain([Kernel::Dequantise(format)]).collect()
             }
             Self::Plain => vec![
                 Kernel::RmsNorm,
@@ -497,6 +548,8 @@ impl KernelSet {
                 Kernel::Combine,
                 Kernel::ResidualRoute,
                 Kernel::CombineResidual,
+                Kernel::Gather,
+                Kernel::Scatter,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
             Self::TiledMma(format) => {
@@ -544,6 +597,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("cache.h"),
         file!("combine.cu"),
         file!("combine_residual.cu"),
+        file!("dequantise.cu"),
         file!("embed.cu"),
         file!("expert_linear.cu"),
         file!("expert_linear_tiled.cu"),
@@ -558,6 +612,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("gate_up.cu"),
         file!("gate_up_tiled.cu"),
         file!("gate_up_tiled_mma.cu"),
+        file!("gather.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),
@@ -590,6 +645,8 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("route.cu"),
         file!("router.h"),
         file!("row_sums.cu"),
+        file!("scatter.cu"),
+        file!("slab.h"),
         file!("tiled.h"),
     ]
 }

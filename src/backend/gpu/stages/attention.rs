@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::Gpu;
 use super::cache::Cache;
+use super::products::FEW_ROWS;
 use super::scratch::{Scratch, write_i32};
-use crate::backend::gpu::kernels::{self, SPAN};
+use crate::backend::gpu::kernels::{self, SPAN, flash_tiles};
 use crate::backend::gpu::{DevicePointer, Runtime};
 use crate::backend::{Batch, KvType};
 use crate::error::Result;
@@ -35,25 +36,16 @@ pub(super) struct Plan {
 
 impl Plan {
     fn make(&mut self, batch: &Batch<'_>, rows_of_tile: Option<usize>) {
+        let is_tiled = |rows: &Range<usize>| rows_of_tile.is_some() && rows.len() >= TILED_ROWS;
+        let all = || batch.sequences().iter().map(|sequence| sequence.rows.clone());
+        self.tiles = rows_of_tile.map_or_else(Vec::new, |most| flash_tiles(all().filter(is_tiled), most));
         self.single.clear();
-        self.tiles.clear();
         let mut longest = 0;
-        for sequence in batch.sequences() {
-            let rows = sequence.rows.clone();
-            match rows_of_tile {
-                Some(most) if rows.len() >= TILED_ROWS => {
-                    let tiles =
-                        rows.clone().step_by(most).map(|row| [row as i32, most.min(rows.end - row) as i32]);
-                    self.tiles.extend(tiles);
-                }
-                _ => {
-                    longest =
-                        batch.rows()[rows.clone()].iter().map(|row| row.position).fold(longest, u32::max);
-                    match self.single.last_mut() {
-                        Some(last) if last.end == rows.start => last.end = rows.end,
-                        _ => self.single.push(rows),
-                    }
-                }
+        for rows in all().filter(|rows| !is_tiled(rows)) {
+            longest = batch.rows()[rows.clone()].iter().map(|row| row.position).fold(longest, u32::max);
+            match self.single.last_mut() {
+                Some(last) if last.end == rows.start => last.end = rows.end,
+                _ => self.single.push(rows),
             }
         }
         self.spans = (longest as usize / SPAN + 1).next_power_of_two();
@@ -68,7 +60,9 @@ impl<R: Runtime> Gpu<R> {
             return Ok(());
         }
         let group = self.config.heads / self.config.kv_heads;
-        let rows_of_tile = self.kernels.flash.as_ref().map(|flash| flash.of(cache.kv).2 / group);
+        // A captured graph of a few rows serves for any sequences they are of.
+        let flash = self.kernels.flash.as_ref().filter(|_| batch.rows().len() > FEW_ROWS);
+        let rows_of_tile = flash.map(|flash| flash.of(cache.kv).2 / group);
         plan.make(batch, rows_of_tile);
         plan.addresses.clear();
         for sequence in batch.sequences() {

@@ -10,12 +10,14 @@ use crate::backend::gpu::{CompileOptions, Device, Function, GpuError, Module, Pr
 pub(super) struct Code<R: Runtime> {
     device: Device<R>,
     options: CompileOptions,
+    /// Whether activations are bf16 values, which matrix instructions take.
+    rounds: bool,
     sets: Mutex<HashMap<KernelSet, Module<R>>>,
 }
 
 impl<R: Runtime> Code<R> {
-    pub(super) fn new(device: Device<R>, options: CompileOptions) -> Self {
-        Self { device, options, sets: Mutex::default() }
+    pub(super) fn new(device: Device<R>, options: CompileOptions, rounds: bool) -> Self {
+        Self { device, options, rounds, sets: Mutex::default() }
     }
 
     /// A kernel that is launched with up to `shared` bytes of dynamic shared memory.
@@ -38,6 +40,9 @@ impl<R: Runtime> Code<R> {
         kernel: impl Fn(Format, Rows) -> Kernel,
         format: Format,
     ) -> Result<Tiles<R>, GpuError> {
+        // The same for one row and for several, which then have the same bits.
+        let mma = format.with_mma().filter(|mma| self.rounds && self.can(kernel(*mma, Rows::One), 0));
+        let format = mma.unwrap_or(format);
         let [one, four, sixteen] = Rows::ALL.map(|rows| self.kernel(kernel(format, rows), 0));
         Ok(Tiles { functions: Arc::new([one?, four?, sixteen?]), format })
     }
@@ -51,7 +56,7 @@ impl<R: Runtime> Code<R> {
     ) -> Result<Products<R>, GpuError> {
         let mma = mma(format);
         let shared = format.tiled_mma_shared_bytes();
-        let has_mma = format.tiled_mma_fits(inputs) && self.can(mma, shared);
+        let has_mma = self.rounds && format.tiled_mma_fits(inputs) && self.can(mma, shared);
         Ok(Products {
             few: self.tiles(few, format)?,
             tiled: Arc::new(self.kernel(tiled(format), 0)?),

@@ -110,7 +110,7 @@ impl<R: Runtime> Gpu<R> {
     /// [`GpuError`]: no such device, nothing that compiles for it.
     pub fn open(runtime: &Arc<R>, ordinal: usize, config: ModelConfig, options: GpuOptions) -> Result<Self> {
         let device = Device::open(runtime, ordinal)?;
-        let code = Code::new(device.clone(), options.compile);
+        let code = Code::new(device.clone(), options.compile, options.precision == Precision::Standard);
         let kernels = Kernels::new(&code, &config, options.precision)?;
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
@@ -341,7 +341,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let (numbers, factors) =
             (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
         self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
-        let way = self.way_of_head(head, rows.len());
+        let way = Way::of_head(head, rows.len());
         if way == Way::Mma {
             self.make_narrow(rows.len(), config.width, scratch)?;
             let values = rows.len() * config.width;

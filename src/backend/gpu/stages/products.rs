@@ -4,7 +4,6 @@ use super::Gpu;
 use super::code::Products;
 use super::scratch::{Room, Scratch};
 use super::weights::{Activation, Head, Heads, Layer, Weights};
-use crate::backend::Precision;
 use crate::backend::gpu::kernels::{
     self, Groups, MMA_OUTPUTS, MMA_ROWS, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS,
 };
@@ -28,24 +27,25 @@ pub(super) const FEW_ROWS: usize = Rows::Sixteen.count();
 /// Values that one launch activates at most: they are counted in 32 bits.
 const MOST_VALUES: usize = 1 << 30;
 
-impl<R: Runtime> Gpu<R> {
-    /// Exact activations are no bf16 values, which matrix instructions take.
-    fn way(&self, rows: usize, has_mma: bool) -> Way {
+impl Way {
+    fn new(rows: usize, has_mma: bool) -> Self {
         match rows {
-            0..=FEW_ROWS => Way::Few,
-            _ if has_mma && self.precision == Precision::Standard => Way::Mma,
-            _ => Way::Tiled,
+            0..=FEW_ROWS => Self::Few,
+            _ if has_mma => Self::Mma,
+            _ => Self::Tiled,
         }
     }
 
-    pub(super) fn way_of_layer(&self, layer: &Layer<R>, rows: usize) -> Way {
-        self.way(rows, layer.has_mma)
+    pub(super) fn of_layer<R: Runtime>(layer: &Layer<R>, rows: usize) -> Self {
+        Self::new(rows, layer.has_mma)
     }
 
-    pub(super) fn way_of_head(&self, head: &Head<R>, rows: usize) -> Way {
-        self.way(rows, head.output_products.mma.is_some())
+    pub(super) fn of_head<R: Runtime>(head: &Head<R>, rows: usize) -> Self {
+        Self::new(rows, head.output_products.mma.is_some())
     }
+}
 
+impl<R: Runtime> Gpu<R> {
     /// What matrix instructions take of activations: bf16, and sums for formats with minima.
     pub(super) fn narrow(
         &self,
@@ -223,7 +223,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<()> {
         let config = &self.config;
         let pairs = scratch.rows * config.selected_experts;
-        let way = self.way_of_layer(layer, scratch.rows);
+        let way = Way::of_layer(layer, scratch.rows);
         // Half-empty tiles of many pairs are slower than full ones of a few.
         let sparse = way == Way::Tiled && pairs < FEW_ROWS * config.experts;
         let way = if sparse { Way::Few } else { way };

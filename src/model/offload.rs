@@ -1,6 +1,7 @@
 //! Which part of a model a device takes; the processor has the rest. Uses `backend`, `checkpoint` and `plan`.
 
 use super::ModelOptions;
+#[cfg(any(test, feature = "cuda", feature = "hip"))]
 use crate::backend::gpu::GpuError;
 use crate::backend::{BATCH_ROWS, activation_bytes};
 use crate::checkpoint::Checkpoint;
@@ -72,6 +73,7 @@ pub(crate) fn needed(checkpoint: &Checkpoint, options: &ModelOptions, offload: O
 ///
 /// # Errors
 /// [`GpuError::OutOfMemory`], before anything is loaded, unless there is room for what they say.
+#[cfg(any(test, feature = "cuda", feature = "hip"))]
 pub(crate) fn choose(
     checkpoint: &Checkpoint,
     options: &ModelOptions,

@@ -3,7 +3,7 @@
 
 use super::Gpu;
 use super::cache::Cache;
-use super::products::{FEW_ROWS, Way};
+use super::products::FEW_ROWS;
 use super::scratch::Scratch;
 use super::weights::Layer;
 use crate::backend::gpu::{DevicePointer, Event, Graph, Runtime};
@@ -159,7 +159,7 @@ impl<R: Runtime> Gpu<R> {
         scratch.query.make(&self.device, bytes(self.config.query_width()))?;
         scratch.attended.make(&self.device, bytes(self.config.query_width()))?;
         scratch.branch.make(&self.device, bytes(self.config.width))?;
-        let way = Way::of_layer(layer, rows);
+        let way = self.way(layer, rows);
         self.project(way, layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
         self.attend(index, kv, scratch)?;
         self.project_output(way, layer, scratch)

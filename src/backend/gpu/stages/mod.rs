@@ -171,6 +171,12 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
+    /// Memory of the host for copies of up to `bytes` bytes, which nothing is being copied from or to.
+    fn pinned<'a>(&self, bytes: usize, kept: &'a mut Option<Pinned<R>>) -> Result<&'a mut Pinned<R>> {
+        let enough = kept.take().filter(|pinned| pinned.len() >= bytes);
+        Ok(kept.insert(enough.map_or_else(|| self.device.pinned(bytes), Ok)?))
+    }
+
     /// Waits for the first values of `from`, and shows them.
     fn returned<'a>(
         &self,
@@ -178,16 +184,13 @@ impl<R: Runtime> Gpu<R> {
         bytes: usize,
         returned: &'a mut Option<Pinned<R>>,
     ) -> Result<&'a [u8]> {
-        if returned.as_ref().is_none_or(|pinned| pinned.len() < bytes) {
-            *returned = None;
-            *returned = Some(self.device.pinned(bytes)?);
-        }
-        match (returned, from.buffer()) {
-            (Some(pinned), Some(buffer)) => {
+        let pinned = self.pinned(bytes, returned)?;
+        match from.buffer() {
+            Some(buffer) => {
                 self.stream.read(buffer, 0, &mut pinned[..bytes])?;
                 Ok(&pinned[..bytes])
             }
-            _ => Ok(&[]),
+            None => Ok(&[]),
         }
     }
 
@@ -411,6 +414,21 @@ impl<R: Runtime> Backend for Gpu<R> {
             Some(observer) => stage_by_stage(self, layers, batch, cache, scratch, Some(observer), done),
             None => self.forward_fused(layers, batch, cache, scratch, done),
         }
+    }
+
+    fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
+        let bytes = size_of_val(hidden);
+        let pinned = self.pinned(bytes, &mut scratch.returned)?;
+        pinned.as_chunks_mut().0.iter_mut().zip(hidden).for_each(|(out, x)| *out = x.to_le_bytes());
+        match scratch.hidden.buffer() {
+            Some(buffer) => Ok(self.stream.write(buffer, 0, &pinned[..bytes])?),
+            None => Ok(()),
+        }
+    }
+
+    fn read_hidden(&self, scratch: &mut Scratch<R>, out: &mut [f32]) -> Result<()> {
+        copy_values(self.returned(&scratch.hidden, size_of_val(out), &mut scratch.returned)?, out);
+        Ok(())
     }
 
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {

@@ -34,7 +34,8 @@ pub use self::error::ModelError;
 pub(crate) use self::kv::KvSequence;
 pub use self::options::ModelOptions;
 
-const MAX_BATCH_ROWS: usize = 1 << 16;
+/// Blocks that a GPU launches along its second axis at most.
+const MAX_BATCH_ROWS: usize = u16::MAX as usize;
 
 /// A loaded model. Immutable and shared: a clone is one more reference, and sessions keep their model alive.
 ///
@@ -124,7 +125,7 @@ impl Model {
     ) -> Result<Self> {
         let batch_rows = options.batch_rows.unwrap_or(BATCH_ROWS);
         if !(1..=MAX_BATCH_ROWS).contains(&batch_rows) {
-            let (option, expected) = ("batch_rows", "1 to 65536");
+            let (option, expected) = ("batch_rows", "1 to 65535");
             return Err(ModelError::Option { option, found: batch_rows, expected }.into());
         }
         let config = checkpoint.config.clone();

@@ -48,6 +48,9 @@ pub const THREADS: usize = 256;
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
 
+/// Experts that [`Kernel::Group`] takes at most.
+pub const MAX_EXPERTS: usize = 4096;
+
 /// Rows that share every weight read in the kernels for many of them.
 pub const TILED_ROWS: usize = 64;
 

@@ -6,7 +6,7 @@ use super::cache::Cache;
 use super::products::FEW_ROWS;
 use super::scratch::Scratch;
 use super::weights::Layer;
-use crate::backend::gpu::{DevicePointer, Event, Graph, Runtime};
+use crate::backend::gpu::{DevicePointer, Graph, Runtime};
 use crate::backend::{Batch, KvType};
 use crate::error::Result;
 
@@ -108,17 +108,21 @@ impl<R: Runtime> Gpu<R> {
         scratch: &mut Scratch<R>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let events: Vec<Event<R>> =
-            (0..AHEAD.min(layers.len())).map(|_| self.device.event()).collect::<Result<_, _>>()?;
-        self.queue_layers(layers, kv, scratch, |index| {
+        let mut events = std::mem::take(&mut scratch.queued);
+        while events.len() < AHEAD {
+            events.push(self.device.event()?);
+        }
+        let queued = self.queue_layers(layers, kv, scratch, |index| {
             let event = &events[index % AHEAD];
             if index >= AHEAD {
                 event.synchronize()?;
                 done()?;
             }
             Ok(self.stream.record(event)?)
-        })?;
-        events.iter().try_for_each(|_| done())
+        });
+        scratch.queued = events;
+        queued?;
+        (0..AHEAD.min(layers.len())).try_for_each(|_| done())
     }
 
     /// Queues all layers; `queued` is called after each.

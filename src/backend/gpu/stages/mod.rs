@@ -24,7 +24,8 @@ use self::plain::Kernels;
 use self::products::Way;
 use self::scratch::{Room, Scratch, write_i32};
 use self::weights::{Head, Layer};
-use super::{Blas, CompileOptions, Device, DevicePointer, Pinned, Runtime, Stream};
+use super::kernels::MAX_EXPERTS;
+use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
 use crate::backend::{
     Backend, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing, stage_by_stage,
@@ -121,6 +122,10 @@ impl<R: Runtime> Gpu<R> {
     /// # Errors
     /// [`GpuError`](super::GpuError): no such device, nothing that compiles for it.
     pub fn open(runtime: &Arc<R>, ordinal: usize, config: ModelConfig, options: GpuOptions) -> Result<Self> {
+        if config.experts > MAX_EXPERTS {
+            let (what, found, most) = ("experts", config.experts, MAX_EXPERTS);
+            return Err(GpuError::TooMany { what, found, most }.into());
+        }
         let device = Device::open(runtime, ordinal)?;
         let rounds = options.precision == Precision::Standard;
         let blas = options.blas_rows.filter(|_| rounds).and_then(|rows| {

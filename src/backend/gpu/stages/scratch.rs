@@ -124,6 +124,8 @@ pub struct Scratch<R: Runtime> {
     pub(super) slab: Room<R>,          // bf16 [outputs, inputs] or [inputs, outputs] of some outputs
     pub(super) outputs: Room<R>,       // [rows, vocab or width]
     pub(super) graphs: Graphs<R>,
+    /// When the last layers that were queued are done.
+    pub(super) queued: Vec<Event<R>>,
     /// What came back.
     pub(super) returned: Option<Pinned<R>>,
 }
@@ -164,6 +166,7 @@ impl<R: Runtime> Default for Scratch<R> {
             slab: Room::default(),
             outputs: Room::default(),
             graphs: Graphs::default(),
+            queued: Vec::new(),
             returned: None,
         }
     }

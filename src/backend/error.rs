@@ -27,6 +27,16 @@ pub enum BackendError {
         /// Bytes its shape needs.
         expected: u64,
     },
+    /// A matrix that is not the one of the model's sizes.
+    #[error("{tensor}: {} inputs and {} outputs, expected {} and {}", found[0], found[1], expected[0], expected[1])]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Inputs and outputs.
+        found: [usize; 2],
+        /// Those of the backend's configuration.
+        expected: [usize; 2],
+    },
     /// Rows of a matrix that are not whole blocks.
     #[error("{tensor}: rows of {row} elements are not whole blocks of {dtype}")]
     Blocks {
@@ -98,9 +108,11 @@ fn layout_name(layout: Layout) -> &'static str {
 impl Classify for BackendError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unsupported { .. } | Self::Size { .. } | Self::Blocks { .. } | Self::NotFinite { .. } => {
-                ErrorKind::Format
-            }
+            Self::Unsupported { .. }
+            | Self::Size { .. }
+            | Self::Shape { .. }
+            | Self::Blocks { .. }
+            | Self::NotFinite { .. } => ErrorKind::Format,
             Self::Read { .. } | Self::Memory { .. } | Self::Threads(_) => ErrorKind::Resource,
             Self::Page { .. } | Self::Batch | Self::Pool { .. } => ErrorKind::Bug,
         }

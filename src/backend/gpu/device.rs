@@ -277,8 +277,8 @@ impl<R: Runtime> Drop for Pinned<R> {
             // Copies may be under way, and not every driver waits for them here.
             // SAFETY: allocated by this runtime, and freed once; the device is bound.
             unsafe {
-                runtime.synchronize()?;
-                runtime.free_pinned(self.start.as_ptr())
+                let waited = runtime.synchronize();
+                runtime.free_pinned(self.start.as_ptr()).and(waited)
             }
         });
     }
@@ -584,8 +584,8 @@ impl<R: Runtime> Drop for Loaded<R> {
             // Its kernels may still be queued.
             // SAFETY: loaded by this runtime, and given back once; the device is bound.
             unsafe {
-                runtime.synchronize()?;
-                runtime.unload_module(self.module)
+                let waited = runtime.synchronize();
+                runtime.unload_module(self.module).and(waited)
             }
         });
     }
@@ -622,8 +622,8 @@ impl<R: Runtime> Drop for Graph<R> {
             // It may still be queued, and not every driver keeps it until then.
             // SAFETY: made by this runtime, and given back once; the device is bound.
             unsafe {
-                runtime.synchronize()?;
-                runtime.destroy_graph(self.graph)
+                let waited = runtime.synchronize();
+                runtime.destroy_graph(self.graph).and(waited)
             }
         });
     }

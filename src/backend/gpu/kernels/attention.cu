@@ -37,7 +37,10 @@ KERNEL(NAME(attention),
             for (int i = member * UNIT; i < dim; i += TEAM * UNIT) {
                 float element[UNIT];
                 unpack<FORMAT>(element, key, i, dim);
-                for (int k = 0; k < min_of(dim - i, UNIT); ++k) score = fmaf(queries[h * dim + i + k], element[k], score);
+#pragma unroll
+                for (int k = 0; k < UNIT; ++k) {
+                    if (i + k < dim) score = fmaf(queries[h * dim + i + k], element[k], score);
+                }
             }
             score = lanes_sum<TEAM>(score);
             if (member == 0 && p < count) scores[h * SPAN + p] = soft_cap(score * scale, cap);

@@ -96,7 +96,8 @@ struct MmaWeights<Packed<F>> {
 template <>
 struct MmaWeights<bf16> {
     static const int WORDS = TILE_OUTPUTS * TILE_INPUTS / 2, RUN = 8, SCALE_STEPS = 4;
-    static const bool SCALED = false, MINS = false, BESIDE = false;
+    // Sums in the matrix units are cut off, not rounded: they are short, and added in f32.
+    static const bool SCALED = true, MINS = false, BESIDE = false;
 
     // In shared memory rows of MMA_INPUTS: [TILE_INPUTS / MMA_INPUTS, TILE_OUTPUTS, MMA_INPUTS].
     DEVICE void copy(Shared<u32> to, const Matrix& matrix, int output, int i, int piece) {

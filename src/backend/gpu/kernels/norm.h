@@ -20,14 +20,22 @@ DEVICE float combined(const float* down, const float* gates, u64 row, int i, int
     return sum;
 }
 
-// Scaled and normed.
-DEVICE void write_normed(float* out, const float* x, const float* scale, int width, float epsilon, int round) {
-    const float factor = norm_factor(x, width, epsilon);
+// Nothing else points at what these write, so that loads need not wait for the stores before them.
+
+// Normed, by a factor that is known, and scaled.
+DEVICE void write_scaled(float* __restrict__ out, const float* x, const float* scale, float factor, int width, int round) {
+#pragma unroll 8
     for (int i = threadIdx.x; i < width; i += THREADS) out[i] = rounded(scale[i] * (x[i] * factor), round);
 }
 
+// Normed and scaled.
+DEVICE void write_normed(float* out, const float* x, const float* scale, int width, float epsilon, int round) {
+    write_scaled(out, x, scale, norm_factor(x, width, epsilon), width, round);
+}
+
 // Post-norm of a branch, added to the residual stream.
-DEVICE void add_normed(float* hidden, const float* branch, const float* scale, int width, float epsilon) {
+DEVICE void add_normed(float* __restrict__ hidden, const float* branch, const float* scale, int width, float epsilon) {
     const float factor = norm_factor(branch, width, epsilon);
+#pragma unroll 8
     for (int i = threadIdx.x; i < width; i += THREADS) hidden[i] += scale[i] * (branch[i] * factor);
 }

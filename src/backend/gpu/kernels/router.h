@@ -26,11 +26,10 @@ DEVICE void route_row(const Routed& out, const float* hidden, const Router& rout
     const u64 row = blockIdx.x;
     const float *x = hidden + row * width, *scale = router.norm;
     const float factor = norm_factor(x, width, router.epsilon);
-    for (int i = threadIdx.x; i < width; i += THREADS) {
-        out.input[row * width + i] = rounded(scale[i] * (x[i] * factor), round);
-    }
+    write_scaled(out.input + row * width, x, scale, factor, width, round);
     for (int e = warp_index(); e < experts; e += THREADS / WARP) {
         float sum = 0.0f;
+#pragma unroll 16
         for (int i = lane_index(); i < width; i += WARP) {
             sum = fmaf(router.weights[(u64)e * width + i], scale[i] * (x[i] * factor), sum);
         }

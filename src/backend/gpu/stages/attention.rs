@@ -8,7 +8,7 @@ use super::products::FEW_ROWS;
 use super::scratch::{Scratch, write_i32};
 use crate::backend::gpu::kernels::{self, SPAN};
 use crate::backend::gpu::{DevicePointer, Runtime};
-use crate::backend::{Batch, KvType};
+use crate::backend::{BackendError, Batch, KvType, page_bytes};
 use crate::error::Result;
 
 /// Rows of a sequence from which on tiles of them go over its positions together.
@@ -32,6 +32,7 @@ pub(super) struct Plan {
     /// First row and number of rows of tiles.
     tiles: Vec<[i32; 2]>,
     addresses: Vec<u64>,
+    kv: KvType,
 }
 
 impl Plan {
@@ -64,8 +65,11 @@ impl<R: Runtime> Gpu<R> {
     pub(super) fn plan(&self, batch: &Batch<'_>, cache: &Cache<R>, scratch: &mut Scratch<R>) -> Result<()> {
         let Scratch { plan, pages, tiles, .. } = scratch;
         if plan.is_current {
-            return Ok(());
+            // The pages that were sent are those of the cache that the batch began with.
+            return if plan.kv == cache.kv { Ok(()) } else { Err(BackendError::Batch.into()) };
         }
+        plan.kv = cache.kv;
+        let page_bytes = page_bytes(&self.config, cache.kv);
         let group = self.config.heads / self.config.kv_heads;
         // A captured graph of a few rows serves for any sequences they are of.
         let flash = self.kernels.flash.as_ref().filter(|_| batch.rows().len() > FEW_ROWS);
@@ -74,7 +78,7 @@ impl<R: Runtime> Gpu<R> {
         plan.addresses.clear();
         for sequence in batch.sequences() {
             for &page in batch.pages_of(sequence) {
-                plan.addresses.push(cache.page(page)?.pointer().0);
+                plan.addresses.push(cache.page(page)?.address(&self.device, 0, page_bytes)?.0);
             }
         }
         let address = size_of::<u64>();

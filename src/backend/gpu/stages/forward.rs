@@ -7,7 +7,7 @@ use super::products::FEW_ROWS;
 use super::scratch::Scratch;
 use super::weights::Layer;
 use crate::backend::gpu::{DevicePointer, Graph, Runtime};
-use crate::backend::{Batch, KvType};
+use crate::backend::{BackendError, Batch, KvType};
 use crate::error::Result;
 
 /// Layers that are queued before the host waits for the first of them: enough for the device never to wait for the host, few enough for
@@ -24,8 +24,8 @@ struct Key {
     spans: usize,
     kv: KvType,
     layers: Vec<u64>,
-    /// Of all buffers.
-    addresses: Vec<u64>,
+    /// Address and length of all buffers.
+    places: Vec<(u64, usize)>,
 }
 
 impl Key {
@@ -34,7 +34,7 @@ impl Key {
             && self.spans == scratch.plan.spans
             && self.kv == kv
             && self.layers.iter().eq(layers.iter().map(|layer| &layer.id))
-            && self.addresses.iter().copied().eq(scratch.addresses())
+            && self.places.iter().copied().eq(scratch.places())
     }
 
     fn new<R: Runtime>(layers: &[Layer<R>], kv: KvType, scratch: &Scratch<R>) -> Self {
@@ -43,7 +43,7 @@ impl Key {
             spans: scratch.plan.spans,
             kv,
             layers: layers.iter().map(|layer| layer.id).collect(),
-            addresses: scratch.addresses().collect(),
+            places: scratch.places().collect(),
         }
     }
 }
@@ -66,6 +66,9 @@ impl<R: Runtime> Gpu<R> {
         scratch: &mut Scratch<R>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
+        if layers.len() > self.config.layers {
+            return Err(BackendError::Batch.into());
+        }
         self.plan(batch, cache, scratch)?;
         if !self.graphs || scratch.rows > FEW_ROWS || layers.is_empty() {
             return self.queue_throttled(layers, cache.kv, scratch, done);
@@ -90,8 +93,15 @@ impl<R: Runtime> Gpu<R> {
                 queued = self.queue_layers(layers, cache.kv, scratch, |_| Ok(()));
                 Ok(())
             });
-            queued?;
-            scratch.graphs.0[place].1 = Some(graph?);
+            match queued.and(graph.map_err(Into::into)) {
+                Ok(graph) => scratch.graphs.0[place].1 = Some(graph),
+                Err(reason) => {
+                    // Another model that waits for the whole device in the meantime is enough. Nothing was queued.
+                    log::debug!("a pass was not captured: {reason}");
+                    scratch.graphs.0.remove(place);
+                    return self.queue_throttled(layers, cache.kv, scratch, done);
+                }
+            }
         }
         if let Some(graph) = &mut scratch.graphs.0[place].1 {
             // SAFETY: its buffers are those of the key, which are there; its kernels are the device's, which the layers keep.

@@ -28,7 +28,8 @@ use super::kernels::MAX_EXPERTS;
 use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
 use crate::backend::{
-    Backend, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing, stage_by_stage,
+    Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
+    stage_by_stage,
 };
 use crate::config::ModelConfig;
 use crate::control::Control;
@@ -163,6 +164,8 @@ impl<R: Runtime> Gpu<R> {
         if scratch.rotary_len < len {
             // Twice as many each time: seldom enough to wait for.
             let len = len.max(2 * scratch.rotary_len).next_multiple_of(PAGE);
+            // Whatever fails below leaves no table.
+            scratch.rotary_len = 0;
             let positions = 0..u32::try_from(len).unwrap_or(u32::MAX);
             let angles = positions.flat_map(|position| self.rotary.angles(position));
             let bytes: Vec<u8> =
@@ -179,7 +182,7 @@ impl<R: Runtime> Gpu<R> {
     /// Memory of the host for copies of up to `bytes` bytes, which nothing is being copied from or to.
     fn pinned<'a>(&self, bytes: usize, kept: &'a mut Option<Pinned<R>>) -> Result<&'a mut Pinned<R>> {
         let enough = kept.take().filter(|pinned| pinned.len() >= bytes);
-        Ok(kept.insert(enough.map_or_else(|| self.device.pinned(bytes), Ok)?))
+        Ok(kept.insert(enough.map_or_else(|| self.device.pinned(bytes.next_power_of_two()), Ok)?))
     }
 
     /// Waits for the first values of `from`, and shows them.
@@ -215,6 +218,9 @@ impl<R: Runtime> Gpu<R> {
 
     /// Sends the numbers of rows whose outputs are wanted, and makes room for `width` values of each.
     fn want(&self, rows: &[u32], width: usize, scratch: &mut Scratch<R>) -> Result<()> {
+        if rows.iter().any(|row| *row as usize >= scratch.rows) {
+            return Err(BackendError::Batch.into());
+        }
         let numbers = rows.iter().map(|&row| row as i32);
         let bytes = size_of_val(rows);
         scratch.output_rows.send(&self.device, &self.stream, bytes, |out| write_i32(out, numbers))?;
@@ -299,6 +305,9 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn embed(&self, head: &Head<R>, batch: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
         let rows = batch.rows();
+        if rows.iter().any(|row| row.token as usize >= head.embedding.outputs) {
+            return Err(BackendError::Batch.into());
+        }
         scratch.rows = rows.len();
         scratch.plan.is_current = false;
         let positions = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
@@ -331,6 +340,9 @@ impl<R: Runtime> Backend for Gpu<R> {
         cache: &mut Cache<R>,
         scratch: &mut Scratch<R>,
     ) -> Result<()> {
+        if index >= self.config.layers {
+            return Err(BackendError::Batch.into());
+        }
         self.plan(batch, cache, scratch)?;
         let (all, rows) = (DevicePointer(0), scratch.rows);
         scratch.normed.make(&self.device, rows * self.config.width * size_of::<f32>())?;

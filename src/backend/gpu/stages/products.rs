@@ -217,7 +217,8 @@ impl<R: Runtime> Gpu<R> {
         }
         if matches!(way, Way::Mma | Way::Slabs) {
             self.make_narrow(rows, config.width, scratch)?;
-            let minima = layer.query_key_value.iter().any(|weights| weights.format.has_minima());
+            let minima =
+                way == Way::Mma && layer.query_key_value.iter().any(|weights| weights.format.has_minima());
             self.narrow(&scratch.normed, rows * config.width, minima, scratch)?;
         }
         let to = [&scratch.query, &scratch.key, &scratch.value];
@@ -249,7 +250,8 @@ impl<R: Runtime> Gpu<R> {
         let (rows, width) = (scratch.rows, self.config.query_width());
         if matches!(way, Way::Mma | Way::Slabs) {
             self.make_narrow(rows, width, scratch)?;
-            self.narrow(&scratch.attended, rows * width, layer.output.format.has_minima(), scratch)?;
+            let minima = way == Way::Mma && layer.output.format.has_minima();
+            self.narrow(&scratch.attended, rows * width, minima, scratch)?;
         }
         let (to, from) = (&scratch.branch, &scratch.attended);
         self.linear(way, to, from, &layer.output, &layer.output_products, rows, [1.0, 0.0], scratch)

@@ -54,7 +54,7 @@ impl<R: Runtime> Staged<R> {
         }
         if self.sent.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes) {
             self.sent = None;
-            self.sent = Some((device.pinned(bytes)?, device.event()?));
+            self.sent = Some((device.pinned(bytes.next_power_of_two())?, device.event()?));
         }
         let (Some((pinned, event)), Some(buffer)) = (&mut self.sent, self.room.buffer()) else {
             return Ok(());
@@ -63,8 +63,13 @@ impl<R: Runtime> Staged<R> {
         event.synchronize()?;
         write(&mut pinned[..bytes]);
         // SAFETY: the bytes are written to next after the event that is recorded behind this copy, or dropped, which waits.
-        unsafe { stream.queue_write(buffer, 0, &pinned[..bytes]) }?;
-        stream.record(event)
+        let queued = unsafe { stream.queue_write(buffer, 0, &pinned[..bytes]) };
+        let recorded = queued.and_then(|()| stream.record(event));
+        if recorded.is_err() {
+            // Nothing tells when the copy is done but waiting for the device, which dropping the memory does.
+            self.sent = None;
+        }
+        recorded
     }
 
     pub(super) fn pointer(&self) -> DevicePointer {
@@ -173,9 +178,9 @@ impl<R: Runtime> Default for Scratch<R> {
 }
 
 impl<R: Runtime> Scratch<R> {
-    /// Where all buffers are that layers read or write.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
-        let staged = [&self.batch, &self.pages, &self.tiles].map(Staged::pointer);
+    /// Where all buffers are that layers read or write, and how long.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, usize)> {
+        let staged = [&self.batch, &self.pages, &self.tiles].map(|staged| &staged.room);
         let rooms = [
             &self.rotary,
             &self.hidden,
@@ -200,6 +205,7 @@ impl<R: Runtime> Scratch<R> {
             &self.activated,
             &self.down,
         ];
-        staged.into_iter().chain(rooms.map(Room::pointer)).map(|pointer| pointer.0)
+        let place = |room: &Room<R>| (room.pointer().0, room.buffer().map_or(0, Buffer::len));
+        staged.into_iter().chain(rooms).map(place)
     }
 }

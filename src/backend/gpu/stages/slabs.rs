@@ -9,6 +9,7 @@ use super::Gpu;
 use super::code::Products;
 use super::scratch::{Room, Scratch};
 use super::weights::{Activation, Layer, Weights};
+use crate::backend::BackendError;
 use crate::backend::gpu::kernels::{Groups, TILE_OUTPUTS};
 use crate::backend::gpu::{DevicePointer, Function, Gemm, Runtime};
 use crate::error::Result;
@@ -42,9 +43,11 @@ impl<R: Runtime> Gpu<R> {
         part: Part,
         scratch: &Scratch<R>,
     ) -> Result<()> {
-        let (Some((_, blas)), Some(dequantise)) = (&self.blas, &products.dequantise) else { return Ok(()) };
+        let (Some((_, blas)), Some(dequantise)) = (&self.blas, &products.dequantise) else {
+            return Err(BackendError::Batch.into());
+        };
         let (Some(to), Some(from), Some(slab)) = (to.buffer(), from.buffer(), scratch.slab.buffer()) else {
-            return Ok(());
+            return Err(BackendError::Batch.into());
         };
         let mut blas = blas.lock().unwrap_or_else(PoisonError::into_inner);
         let (inputs, outputs, layout) = (weights.inputs, weights.outputs, weights.format.slab_layout());
@@ -77,7 +80,7 @@ impl<R: Runtime> Gpu<R> {
         groups: &Groups,
         scratch: &mut Scratch<R>,
     ) -> Result<()> {
-        let Some(slabs) = &self.kernels.slabs else { return Ok(()) };
+        let Some(slabs) = &self.kernels.slabs else { return Err(BackendError::Batch.into()) };
         let config = &self.config;
         let pairs = scratch.rows * config.selected_experts;
         let (float, hidden) = (size_of::<f32>(), pairs * config.ffn_width);

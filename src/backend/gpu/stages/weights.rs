@@ -11,6 +11,7 @@ use super::load::{Content, Loader, Pack, Transfer};
 use crate::backend::gpu::kernels::{self, Format, Kernel, TILE_OUTPUTS};
 use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
 use crate::backend::{BackendError, values};
+use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::Result;
 use crate::tensor::{DType, Layout, Matrix, Vector};
@@ -204,6 +205,15 @@ fn unsupported(Matrix { name, dtype, layout, .. }: &Matrix) -> BackendError {
     BackendError::Unsupported { tensor: name.clone(), dtype: *dtype, layout: *layout }
 }
 
+fn check_shape(matrix: &Matrix, expected: [usize; 2]) -> Result<(), BackendError> {
+    let found = [matrix.inputs, matrix.outputs];
+    if found == expected {
+        Ok(())
+    } else {
+        Err(BackendError::Shape { tensor: matrix.name.clone(), found, expected })
+    }
+}
+
 /// Inputs and outputs that share a scale, if there are scales.
 fn grain(matrix: &Matrix) -> Option<[usize; 2]> {
     let scales = matrix.scales.as_ref()?;
@@ -221,7 +231,34 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
+    /// Refuses layers of another model: kernels trust in their sizes.
+    fn check_layer(&self, layer: &StoredLayer) -> Result<(), BackendError> {
+        let ModelConfig { width, ffn_width, experts, .. } = self.config;
+        let (query, kv) = (self.config.query_width(), self.config.kv_width());
+        let one = [
+            (&layer.query, [width, query]),
+            (&layer.key, [width, kv]),
+            (&layer.value, [width, kv]),
+            (&layer.output, [query, width]),
+            (&layer.router, [width, experts]),
+        ];
+        one.into_iter().try_for_each(|(matrix, expected)| check_shape(matrix, expected))?;
+        let of_experts = [
+            (&layer.gate, [width, ffn_width]),
+            (&layer.up, [width, ffn_width]),
+            (&layer.down, [ffn_width, width]),
+        ];
+        for (matrices, expected) in of_experts {
+            if matrices.len() != experts && !matrices.is_empty() {
+                return Err(BackendError::Batch);
+            }
+            matrices.iter().try_for_each(|matrix| check_shape(matrix, expected))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn load_layer_weights(&self, layer: &StoredLayer, control: &Control) -> Result<Layer<R>> {
+        self.check_layer(layer)?;
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
         let query = loading.heads(&layer.query)?;
         let query_key_value = [query, loading.heads(&layer.key)?, loading.heads(&layer.value)?];
@@ -244,10 +281,10 @@ impl<R: Runtime> Gpu<R> {
             Activation::Fused(products) => std::slice::from_ref(products),
             Activation::Apart(products) => products,
         };
-        let has_mma = [&output_products, &down_products]
-            .into_iter()
-            .chain(head_products.iter().chain(activated))
-            .all(|products| products.mma.is_some());
+        // A layer without experts has something of no use in their place.
+        let of_experts = activated.iter().chain([&down_products]).filter(|_| !layer.gate.is_empty());
+        let of_attention = head_products.iter().chain([&output_products]);
+        let has_mma = of_attention.chain(of_experts).all(|products| products.mma.is_some());
         let loaded = Layer {
             id: NEXT_ID.fetch_add(1, Relaxed),
             has_mma,
@@ -293,6 +330,9 @@ impl<R: Runtime> Gpu<R> {
     pub(super) fn load_head_weights(&self, head: &StoredHead, control: &Control) -> Result<Head<R>> {
         if head.embedding.layout != Layout::OutIn {
             return Err(unsupported(&head.embedding).into());
+        }
+        for matrix in [&head.embedding].into_iter().chain(&head.output) {
+            check_shape(matrix, [self.config.width, self.config.vocab])?;
         }
         let mut loading = Loading { gpu: self, transfers: Vec::new() };
         let embedding = loading.matrix(&head.embedding)?;

@@ -76,6 +76,7 @@ fn gpu<R: Runtime>(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptio
         None => CompileOptions::new(),
     };
     let gpu = GpuOptions::new().precision(options.precision).compile(compile);
+    let gpu = options.graphs.into_iter().fold(gpu, GpuOptions::graphs);
     let runtime = Arc::new(R::load()?);
     Ok(Box::new(Gpu::open(&runtime, ordinal, checkpoint.config.clone(), gpu)?))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use grok1::{Model, Result, SessionOptions};
+use grok1::{Model, ModelConfig, Result, SessionOptions};
 use serde::Serialize;
 
 use crate::model::{KvTypeName, Loading, Location, PrecisionName};
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Runs that are measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Give a GPU kernel by kernel, instead of whole passes as graphs
+    #[arg(long)]
+    no_graphs: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -44,15 +47,19 @@ struct Report {
     /// Tokens per second.
     prefill: f64,
     decode: f64,
+    /// Floating-point operations per second that these tokens of the prompt took, in products with weights.
+    prefill_flops: f64,
     bytes_per_token: u64,
-    /// Bytes per second, of the processor's memory.
+    /// Bytes per second, of the device's memory.
     bandwidth: Option<f64>,
     bandwidth_share: Option<f64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
-    let model = args.loading.load(checkpoint)?;
+    let model = args
+        .loading
+        .load_with(checkpoint, |options| if args.no_graphs { options.graphs(false) } else { options })?;
     let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
     measure(&model, prompt, tokens)?;
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
@@ -62,8 +69,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         decodes.push(decode);
     }
     let speed = Speed::measured(&model, median(prefills), median(decodes))?;
+    let prefill_flops = speed.prefill * flops_per_token(model.config());
     if !args.json {
-        return output::print(format!("device: {}\n{speed}", model.device()));
+        let teraflops = prefill_flops / 1e12;
+        return output::print(format!(
+            "device: {}\n{speed}products: {teraflops:.3} TFLOP/s in prefill\n",
+            model.device()
+        ));
     }
     output::print_json(&Report {
         device: model.device().to_owned(),
@@ -74,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         runs: args.runs,
         prefill: speed.prefill,
         decode: speed.decode,
+        prefill_flops,
         bytes_per_token: speed.bytes_per_token,
         bandwidth: speed.bandwidth,
         bandwidth_share: speed.share(),
@@ -98,6 +111,14 @@ fn measure(model: &Model, prompt: usize, tokens: usize) -> Result<(f64, f64)> {
         session.feed(&[token], &control)?;
     }
     Ok((prefill, rate(tokens.len(), start.elapsed())))
+}
+
+/// Products and sums of a token with the matrices of all layers. Attention itself comes to little for prompts of usual length, and the
+/// head is computed for the last token only.
+fn flops_per_token(config: &ModelConfig) -> f64 {
+    let attention = config.width * (2 * config.query_width() + 2 * config.kv_width());
+    let experts = 3 * config.selected_experts * config.width * config.ffn_width;
+    2.0 * (config.layers * (attention + experts)) as f64
 }
 
 /// Tokens from all over the vocabulary, so that all experts get work.

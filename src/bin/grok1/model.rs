@@ -72,6 +72,15 @@ pub(crate) struct Loading {
 impl Loading {
     /// Loads the weights.
     pub(crate) fn load(&self, checkpoint: Checkpoint) -> Result<Model> {
+        self.load_with(checkpoint, |options| options)
+    }
+
+    /// Loads the weights, with options that only some subcommands have.
+    pub(crate) fn load_with(
+        &self,
+        checkpoint: Checkpoint,
+        more: impl FnOnce(ModelOptions) -> ModelOptions,
+    ) -> Result<Model> {
         let options = ModelOptions::new()
             .precision(match self.precision {
                 PrecisionName::Exact => Precision::Exact,
@@ -84,7 +93,7 @@ impl Loading {
             })
             .threads(self.threads)
             .device(self.device);
-        Model::load(checkpoint, options, &progress::control())
+        Model::load(checkpoint, more(options), &progress::control())
     }
 }
 

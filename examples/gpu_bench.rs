@@ -56,7 +56,7 @@ fn run<R: Runtime>(ordinal: usize, shape: &str, types: &[String]) -> Result<()> 
     let properties = device.properties();
     let line = json!({
         "device": properties.name, "architecture": properties.architecture, "driver": properties.driver.to_string(),
-        "copy_bandwidth": bandwidth, "matrix_flops": matrix_flops,
+        "copy_bandwidth": bandwidth, "link_bandwidth": link_bandwidth(&device)?, "matrix_flops": matrix_flops,
     });
     println!("{line}");
     for dtype in types {
@@ -64,6 +64,23 @@ fn run<R: Runtime>(ordinal: usize, shape: &str, types: &[String]) -> Result<()> 
         Bench::new(device.clone(), &model, bandwidth)?.run()?;
     }
     Ok(())
+}
+
+/// Bytes per second that come to the device from pinned memory.
+fn link_bandwidth<R: Runtime>(device: &Device<R>) -> Result<f64> {
+    let from = device.pinned(256 << 20)?;
+    let to = device.allocate(from.len(), "a copy that is timed")?;
+    let stream = device.stream()?;
+    let mut fastest = f32::INFINITY;
+    for _ in 0..4 {
+        let [start, end] = [device.timed_event()?, device.timed_event()?];
+        stream.record(&start)?;
+        // SAFETY: nobody writes to it, and dropping it waits.
+        unsafe { stream.queue_write(&to, 0, &from) }?;
+        stream.record(&end)?;
+        fastest = fastest.min(end.milliseconds_since(&start)?);
+    }
+    Ok(from.len() as f64 / (f64::from(fastest) / 1e3))
 }
 
 /// Operations per second of the vendor's product of bf16 matrices: of Grok-1's sides with 4096 rows.

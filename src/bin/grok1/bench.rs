@@ -44,6 +44,8 @@ struct Report {
     prompt_tokens: u32,
     tokens: u32,
     runs: u32,
+    /// Bytes of weights per second in which the model was loaded.
+    load: f64,
     /// Tokens per second.
     prefill: f64,
     decode: f64,
@@ -57,9 +59,11 @@ struct Report {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
+    let start = Instant::now();
     let model = args
         .loading
         .load_with(checkpoint, |options| if args.no_graphs { options.graphs(false) } else { options })?;
+    let load = model.checkpoint().bytes() as f64 / start.elapsed().as_secs_f64();
     let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
     measure(&model, prompt, tokens)?;
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
@@ -84,6 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         prompt_tokens: args.prompt_tokens,
         tokens: args.tokens,
         runs: args.runs,
+        load,
         prefill: speed.prefill,
         decode: speed.decode,
         prefill_flops,

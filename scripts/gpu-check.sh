@@ -47,7 +47,7 @@ prepare() {
         echo 'no NVRTC to take along: the machine has to have one'
     fi
     git rev-parse --short HEAD >"$pack/revision"
-    tar -C target -c gpu-check | xz -T0 -3 >"$pack.tar.xz"
+    tar -C target -c gpu-check | xz -T0 -6 >"$pack.tar.xz"
     du -sh "$pack"/{bin,lib,project,oracle} "$pack.tar.xz"
     (($(stat -c %s "$pack.tar.xz") < 64 << 20)) || { echo 'more than 64 MiB'; return 1; }
 }
@@ -165,7 +165,8 @@ stage() {
         prefill)
             many=$((full / 4 > 1 ? full / 4 : 1))
             for type in i8 q4_k iq3_xxs; do
-                bench "$name" "$type" cuda:0 "layers=$many,type=$type$rest" --prompt-tokens "$prompt" --tokens 1 --runs 2
+                bench "$name" "$type" cuda:0 "layers=$many,type=$type$rest" --prompt-tokens "$prompt" --batch-rows "$prompt" \
+                    --tokens 1 --runs 2
             done
             ;;
         load)

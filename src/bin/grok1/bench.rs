@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use grok1::{Model, ModelConfig, Result, SessionOptions};
+use grok1::{Model, ModelConfig, ModelOptions, Result, SessionOptions};
 use serde::Serialize;
 
 use crate::model::{KvTypeName, Loading, Location, PrecisionName};
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Runs that are measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Tokens of the prompt that go through the layers together; 512 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_rows: Option<u32>,
     /// Give a GPU kernel by kernel, instead of whole passes as graphs
     #[arg(long)]
     no_graphs: bool,
@@ -57,12 +60,23 @@ struct Report {
     bandwidth_share: Option<f64>,
 }
 
+impl Args {
+    /// What only measurements choose.
+    fn adjust(&self, mut options: ModelOptions) -> ModelOptions {
+        if let Some(rows) = self.batch_rows {
+            options = options.batch_rows(rows as usize);
+        }
+        if self.no_graphs {
+            options = options.graphs(false);
+        }
+        options
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
     let start = Instant::now();
-    let model = args
-        .loading
-        .load_with(checkpoint, |options| if args.no_graphs { options.graphs(false) } else { options })?;
+    let model = args.loading.load_with(checkpoint, |options| args.adjust(options))?;
     let load = model.checkpoint().bytes() as f64 / start.elapsed().as_secs_f64();
     let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
     measure(&model, prompt, tokens)?;

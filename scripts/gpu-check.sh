@@ -11,8 +11,9 @@
 # unless set; the same command then goes on with the steps that have not ended, and exits with 75 while there are any. --again repeats
 # those that have. Where OUT is set, results are also put there, as one archive.
 #
-# NVRTC is taken along where scripts/gpu-compile.py has put it, or NVRTC names its folder; otherwise the machine has to have one. On
-# the machine that prepared it all, STANDIN=1 runs the stages on the stand-in driver with small shapes, to try the script.
+# `tar xf` unpacks it, or `python3 -m tarfile -e` where there is no xz. NVRTC is taken along where scripts/gpu-compile.py has put
+# it, or NVRTC names its folder; otherwise the machine has to have one. On the machine that prepared it all, STANDIN=1 runs the
+# stages on the stand-in driver with small shapes, to try the script.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -97,17 +98,17 @@ bench() {
 
 # Where the driver's compiler is, and what the tests are told of where they are.
 environment() {
-    mkdir -p "$results/tmp"
-    export CARGO_MANIFEST_DIR=$here/project CARGO_TARGET_TMPDIR=$results/tmp GROK1_ORACLE=$here/oracle
+    mkdir -p "$results/scratch"
+    export CARGO_MANIFEST_DIR=$here/project CARGO_TARGET_TMPDIR=$results/scratch GROK1_ORACLE=$here/oracle
     export XDG_CACHE_HOME=$results/cache
     if [[ ${STANDIN:-} ]]; then
         # This test makes the stand-ins; what it finds does not matter.
         "$here/bin/gpu_runtime" devices::a_device_says_what_it_is >"$results/stand-ins.txt" 2>&1 || true
-        local made=("$results"/tmp/stand-ins-*/)
+        local made=("$results"/scratch/stand-ins-*/)
         export STANDIN_SHIM=${made[0]}shim
         driver=${made[0]}cuda:${made[0]}nvrtc:${made[0]}blas
     else
-        driver=$here/lib:${LD_LIBRARY_PATH:-}:/usr/local/cuda/lib64
+        driver=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64
     fi
     export LD_LIBRARY_PATH=$driver
 }
@@ -170,7 +171,7 @@ stage() {
             done
             ;;
         load)
-            local file=$results/tmp/load.gguf
+            local file=$results/scratch/load.gguf
             step "$name" file "$here/bin/grok1" convert --synthetic "layers=$file_layers,type=q8_0$rest" "$file" --type q8_0
             # The second time, it comes from the page cache.
             for type in first second; do
@@ -260,7 +261,7 @@ run() {
     for argument in "${stages[@]}"; do stage "$argument"; done
     summary | tee "$results/summary.txt"
     if [[ ${OUT:-} ]]; then
-        tar -C "$results" --exclude ./tmp --exclude ./cache -cf - . | gzip >"$OUT/gpu-check-results.tar.gz"
+        tar -C "$results" --exclude ./scratch --exclude ./cache -cf - . | gzip >"$OUT/gpu-check-results.tar.gz"
         cp "$results/summary.txt" "$OUT/"
     fi
     if ((left > 0)); then

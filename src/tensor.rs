@@ -217,7 +217,7 @@ impl Blob {
     #[must_use]
     pub fn formula(&self) -> Option<Formula<'_>> {
         let is_whole = self.range.start == 0 && self.range.end.is_multiple_of(size_of::<u64>() as u64);
-        self.source.formula().filter(|_| is_whole)
+        self.source.formula().filter(|formula| is_whole && !formula.masks.is_empty())
     }
 
     /// A part of the blob; `None` if it does not lie inside.

@@ -519,6 +519,15 @@ typedef struct grok1_model_options {
    * `.cache` at home.
    */
   const char *kernel_cache;
+  /**
+   * Layers that run on the GPU, the first of them, with embedding and head; the processor computes the others. Negative, the default,
+   * for all, or as many as the GPU has room for.
+   */
+  int32_t gpu_layers;
+  /**
+   * Of the last so many layers on the GPU the processor computes the experts, from host memory; negative for all of them, 0 for none.
+   */
+  int32_t experts_on_cpu;
 } grok1_model_options;
 
 /**

@@ -104,7 +104,7 @@ const OPENING: &[Case<()>] = &[
         "batches of nothing",
         |()| opening("assets/tiny", standard().batch_rows(0)),
         Argument,
-        "option batch_rows is 0, expected 1 to 65536",
+        "option batch_rows is 0, expected 1 to 65535",
     ),
 ];
 

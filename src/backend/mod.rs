@@ -359,6 +359,34 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut [f32], // [rows, width]
     ) -> Result<()>;
 
+    /// Replaces the residual stream of the batch that [`embed`](Self::embed) began, by what another device made of it.
+    ///
+    /// # Errors
+    /// The device's.
+    fn write_hidden(
+        &self,
+        scratch: &mut Self::Scratch,
+        hidden: &[f32], /* [rows, width] */
+    ) -> Result<()>;
+
+    /// Reads the residual stream, for another device.
+    ///
+    /// # Errors
+    /// The device's.
+    fn read_hidden(
+        &self,
+        scratch: &mut Self::Scratch,
+        out: &mut [f32], /* [rows, width] */
+    ) -> Result<()> {
+        struct Copy<'a>(&'a mut [f32]);
+        impl Observer for Copy<'_> {
+            fn hidden(&mut self, _: usize, hidden: &[f32]) {
+                self.0.copy_from_slice(hidden);
+            }
+        }
+        self.observe_hidden(scratch, 0, &mut Copy(out))
+    }
+
     /// Shows an observer what [`route`](Self::route) decided.
     ///
     /// # Errors

@@ -80,6 +80,11 @@ pub struct grok1_model_options {
     /// Path of the folder that keeps kernels which were compiled for a GPU; NULL for `grok1/kernels` in `XDG_CACHE_HOME`, or in
     /// `.cache` at home.
     pub kernel_cache: *const c_char,
+    /// Layers that run on the GPU, the first of them, with embedding and head; the processor computes the others. Negative, the default,
+    /// for all, or as many as the GPU has room for.
+    pub gpu_layers: i32,
+    /// Of the last so many layers on the GPU the processor computes the experts, from host memory; negative for all of them, 0 for none.
+    pub experts_on_cpu: i32,
 }
 
 // SAFETY: `repr(C)`, its size first, then numbers and pointers.
@@ -99,6 +104,8 @@ impl Default for grok1_model_options {
             weights: GROK1_WEIGHTS_MAPPED,
             device: ptr::null(),
             kernel_cache: ptr::null(),
+            gpu_layers: -1,
+            experts_on_cpu: 0,
         }
     }
 }
@@ -135,6 +142,12 @@ impl grok1_model_options {
         // SAFETY: as this function asks.
         if let Some(pool) = unsafe { pool(self.pool)? } {
             options = options.pool(pool);
+        }
+        if let Ok(layers) = usize::try_from(self.gpu_layers) {
+            options = options.gpu_layers(layers);
+        }
+        if self.experts_on_cpu != 0 {
+            options = options.experts_on_cpu(usize::try_from(self.experts_on_cpu).unwrap_or(usize::MAX));
         }
         if self.kv_limit > 0 {
             options = options.kv_limit(self.kv_limit);

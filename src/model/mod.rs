@@ -4,9 +4,11 @@ mod device;
 mod engine;
 mod error;
 mod kv;
+mod offload;
 mod open;
 mod options;
 mod runner;
+mod split;
 
 use std::fmt;
 use std::path::Path;
@@ -14,8 +16,10 @@ use std::sync::{Arc, OnceLock};
 
 use self::engine::Engine;
 use self::kv::KvPool;
+use self::offload::Offload;
 use self::open::Opened;
 use self::runner::{OneDevice, Runner};
+use self::split::Split;
 use crate::backend::{BATCH_ROWS, Backend, KvType, page_bytes};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::ModelConfig;
@@ -30,7 +34,8 @@ pub use self::error::ModelError;
 pub(crate) use self::kv::KvSequence;
 pub use self::options::ModelOptions;
 
-const MAX_BATCH_ROWS: usize = 1 << 16;
+/// Blocks that a GPU launches along its second axis at most.
+const MAX_BATCH_ROWS: usize = u16::MAX as usize;
 
 /// A loaded model. Immutable and shared: a clone is one more reference, and sessions keep their model alive.
 ///
@@ -81,31 +86,48 @@ impl Model {
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn load(checkpoint: Checkpoint, options: ModelOptions, control: &Control) -> Result<Self> {
+        checkpoint.check()?;
         match open::open(&checkpoint, &options)? {
-            Opened::Cpu(cpu) => Self::load_on(cpu, checkpoint, options, control),
+            Opened::Cpu(cpu) => {
+                let offload = Offload::none(checkpoint.layers.len());
+                Self::load_part(cpu, offload, checkpoint, options, control)
+            }
             #[cfg(feature = "cuda")]
-            Opened::Cuda(gpu) => Self::load_on(*gpu, checkpoint, options, control),
+            Opened::Cuda(gpu, offload) => Self::load_part(*gpu, offload, checkpoint, options, control),
             #[cfg(feature = "hip")]
-            Opened::Hip(gpu) => Self::load_on(*gpu, checkpoint, options, control),
+            Opened::Hip(gpu, offload) => Self::load_part(*gpu, offload, checkpoint, options, control),
         }
     }
 
-    /// Loads an opened checkpoint on a backend of your own; device, precision, weights and threads are the backend's.
+    /// Loads an opened checkpoint on a backend of your own; device, precision, weights and threads are the backend's. What the options
+    /// leave to the processor is computed as they say.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn load_on(
         backend: impl Backend,
+        checkpoint: Checkpoint,
+        options: ModelOptions,
+        control: &Control,
+    ) -> Result<Self> {
+        checkpoint.check()?;
+        let offload = Offload::asked(&options, checkpoint.layers.len());
+        Self::load_part(backend, offload, checkpoint, options, control)
+    }
+
+    /// Loads a part of a checkpoint, which was checked, on a backend, and the rest on the processor.
+    fn load_part(
+        backend: impl Backend,
+        offload: Offload,
         mut checkpoint: Checkpoint,
         options: ModelOptions,
         control: &Control,
     ) -> Result<Self> {
         let batch_rows = options.batch_rows.unwrap_or(BATCH_ROWS);
         if !(1..=MAX_BATCH_ROWS).contains(&batch_rows) {
-            let (option, expected) = ("batch_rows", "1 to 65536");
+            let (option, expected) = ("batch_rows", "1 to 65535");
             return Err(ModelError::Option { option, found: batch_rows, expected }.into());
         }
-        checkpoint.check()?;
         let config = checkpoint.config.clone();
         let tokenizer = checkpoint.vocabulary.take().map(Tokenizer::new).transpose()?.map(Arc::new);
         if let Some(tokenizer) = tokenizer.as_deref().filter(|tokenizer| tokenizer.len() != config.vocab) {
@@ -114,8 +136,14 @@ impl Model {
         let page = page_bytes(&config, options.kv_type) as u64;
         // Page numbers are 32 bits.
         let pages = options.kv_limit.map_or(u64::MAX, |bytes| bytes / page).min(u64::from(u32::MAX));
-        let runner: Box<dyn Runner> =
-            Box::new(OneDevice::load(backend, &checkpoint, options.kv_type, control)?);
+        let runner: Box<dyn Runner> = if offload == Offload::none(config.layers) {
+            Box::new(OneDevice::load(backend, &checkpoint, options.kv_type, control)?)
+        } else {
+            let mut rest = config.clone();
+            rest.layers -= offload.on_device();
+            let host = open::cpu(rest, &options)?;
+            Box::new(Split::load(backend, host, offload, &checkpoint, options.kv_type, control)?)
+        };
         log::info!(
             "{}: {}, {} layers, {} bytes of weights on {}",
             checkpoint.location,

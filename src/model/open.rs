@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
+use super::offload::{self, Offload};
 use super::{Device, ModelOptions};
+use crate::backend::BackendError;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::{self, FoundDevice, GpuError, Memory};
 #[cfg(any(feature = "cuda", feature = "hip"))]
 use crate::backend::gpu::{CompileOptions, Gpu, GpuOptions, Runtime};
-use crate::backend::{BATCH_ROWS, BackendError};
 use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::plan::{self, Place, PlanOptions};
 use crate::threads::{Pool, Threads};
 
-/// A backend, before it has any weights.
+/// A backend, before it has any weights, and the part of the model that it gets.
 pub(super) enum Opened {
     Cpu(Cpu),
     #[cfg(feature = "cuda")]
-    Cuda(Box<Gpu<gpu::Cuda>>),
+    Cuda(Box<Gpu<gpu::Cuda>>, Offload),
     #[cfg(feature = "hip")]
-    Hip(Box<Gpu<gpu::Hip>>),
+    Hip(Box<Gpu<gpu::Hip>>, Offload),
 }
 
 /// Opens the device of `options`.
@@ -37,21 +38,22 @@ fn open_as(device: Device, checkpoint: &Checkpoint, options: &ModelOptions) -> R
     match device {
         Device::Cuda(ordinal) => cuda(ordinal, checkpoint, options),
         Device::Hip(ordinal) => hip(ordinal, checkpoint, options),
-        Device::Cpu | Device::Auto => cpu(checkpoint, options),
+        Device::Cpu | Device::Auto => cpu(checkpoint.config.clone(), options).map(Opened::Cpu),
     }
 }
 
-fn cpu(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
+/// The processor, for models of `config`.
+pub(super) fn cpu(config: ModelConfig, options: &ModelOptions) -> Result<Cpu> {
     let pool: Arc<dyn Pool> = match &options.pool {
         Some(pool) => Arc::clone(pool),
         None => Arc::new(Threads::new(options.threads).map_err(BackendError::Threads)?),
     };
-    Ok(Opened::Cpu(Cpu::new(checkpoint.config.clone(), options.precision, options.weights, pool)))
+    Ok(Cpu::new(config, options.precision, options.weights, pool))
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
-    gpu(ordinal, checkpoint, options).map(Opened::Cuda)
+    gpu(ordinal, checkpoint, options).map(|(gpu, offload)| Opened::Cuda(gpu, offload))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -61,7 +63,7 @@ fn cuda(_: usize, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
 
 #[cfg(feature = "hip")]
 fn hip(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
-    gpu(ordinal, checkpoint, options).map(Opened::Hip)
+    gpu(ordinal, checkpoint, options).map(|(gpu, offload)| Opened::Hip(gpu, offload))
 }
 
 #[cfg(not(feature = "hip"))]
@@ -70,7 +72,11 @@ fn hip(_: usize, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
 }
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
-fn gpu<R: Runtime>(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Box<Gpu<R>>> {
+fn gpu<R: Runtime>(
+    ordinal: usize,
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+) -> Result<(Box<Gpu<R>>, Offload)> {
     let compile = match &options.kernel_cache {
         Some(folder) => CompileOptions::new().cache(folder),
         None => CompileOptions::new(),
@@ -78,12 +84,18 @@ fn gpu<R: Runtime>(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptio
     let gpu = GpuOptions::new().precision(options.precision).compile(compile);
     let gpu = options.graphs.into_iter().fold(gpu, GpuOptions::graphs);
     let runtime = Arc::new(R::load()?);
-    Ok(Box::new(Gpu::open(&runtime, ordinal, checkpoint.config.clone(), gpu)?))
+    // Before kernels are compiled, and long before weights are loaded.
+    let Memory { free, .. } = gpu::Device::open(&runtime, ordinal)?.memory()?;
+    let offload = offload::choose(checkpoint, options, free)?;
+    let mut config = checkpoint.config.clone();
+    config.layers = offload.on_device();
+    Ok((Box::new(Gpu::open(&runtime, ordinal, config, gpu)?), offload))
 }
 
 /// The first GPU that the plan finds room on for everything, and that can be opened. For each before it, the log tells why not.
 fn first_that_holds(checkpoint: &Checkpoint, options: &ModelOptions) -> Option<Opened> {
-    let bytes = usize::try_from(needed(checkpoint, options)).unwrap_or(usize::MAX);
+    let bytes = offload::needed(checkpoint, options, Offload::asked(options, checkpoint.layers.len()));
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     for found in gpu::devices() {
         let devices = match found.devices {
             Ok(devices) => devices,
@@ -111,14 +123,4 @@ fn first_that_holds(checkpoint: &Checkpoint, options: &ModelOptions) -> Option<O
     }
     log::info!("auto: cpu, since no GPU takes all of the model");
     None
-}
-
-/// Bytes that the model takes on a device that holds all of it, as the plan counts them.
-fn needed(checkpoint: &Checkpoint, options: &ModelOptions) -> u64 {
-    let plan = PlanOptions::new()
-        .kv_type(options.kv_type)
-        .batch_rows(options.batch_rows.unwrap_or(BATCH_ROWS))
-        .devices([plan::Device::new("any", u64::MAX)]);
-    let places = checkpoint.plan(&plan).places;
-    places.first().map_or(u64::MAX, Place::bytes)
 }

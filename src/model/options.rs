@@ -30,6 +30,8 @@ pub struct ModelOptions {
     pub(crate) batch_rows: Option<usize>,
     pub(crate) kernel_cache: Option<PathBuf>,
     pub(crate) graphs: Option<bool>,
+    pub(crate) gpu_layers: Option<usize>,
+    pub(crate) experts_on_cpu: Option<usize>,
 }
 
 impl ModelOptions {
@@ -104,6 +106,26 @@ impl ModelOptions {
         self
     }
 
+    /// The first `layers` layers run on the GPU, with embedding and head; the processor computes the others, from host memory. By default
+    /// all, or as many as the GPU has room for.
+    ///
+    /// For each token the residual stream, 4 bytes for each of its values, moves to the processor once and back once.
+    #[must_use]
+    pub fn gpu_layers(mut self, layers: usize) -> Self {
+        self.gpu_layers = Some(layers);
+        self
+    }
+
+    /// Of the last `layers` layers that run on the GPU, the processor computes the experts, from host memory, with the router and the
+    /// norms around them: nearly all of a layer's weights. None by default; `usize::MAX` means all.
+    ///
+    /// For each token and such layer the residual stream, 4 bytes for each of its values, moves to the processor and back.
+    #[must_use]
+    pub fn experts_on_cpu(mut self, layers: usize) -> Self {
+        self.experts_on_cpu = Some(layers);
+        self
+    }
+
     /// The folder that keeps kernels which were compiled for a GPU, and may be deleted at any time; by default `grok1/kernels` in
     /// `XDG_CACHE_HOME`, or in `.cache` at home. Models of several programs may share one.
     #[must_use]
@@ -135,6 +157,8 @@ impl fmt::Debug for ModelOptions {
             .field("batch_rows", &self.batch_rows)
             .field("kernel_cache", &self.kernel_cache)
             .field("graphs", &self.graphs)
+            .field("gpu_layers", &self.gpu_layers)
+            .field("experts_on_cpu", &self.experts_on_cpu)
             .finish()
     }
 }

@@ -30,19 +30,19 @@ pub(crate) trait Runner: Send {
 }
 
 /// How far loading is.
-struct Loading<'a> {
+pub(super) struct Loading<'a> {
     control: &'a Control,
     done: u64,
     total: u64,
 }
 
 impl<'a> Loading<'a> {
-    fn of(checkpoint: &Checkpoint, control: &'a Control) -> Self {
+    pub(super) fn of(checkpoint: &Checkpoint, control: &'a Control) -> Self {
         Self { control, done: 0, total: checkpoint.bytes() }
     }
 
     /// Loads what has so many bytes.
-    fn part<T>(&mut self, bytes: u64, load: impl FnOnce(&Control) -> Result<T>) -> Result<T> {
+    pub(super) fn part<T>(&mut self, bytes: u64, load: impl FnOnce(&Control) -> Result<T>) -> Result<T> {
         self.control.check()?;
         let part = self.done..self.done + bytes;
         self.done = part.end;

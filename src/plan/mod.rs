@@ -4,6 +4,7 @@
 //! ceiling of its speed. [`Plan`] states both, for one device, several, and several machines.
 
 mod components;
+pub(crate) mod device_bytes;
 mod devices;
 mod placement;
 mod units;

@@ -6,7 +6,7 @@ use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
     Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
-    flash_mma_shared_bytes, flash_shared_bytes, flash_tiles,
+    flash_mma_shared_bytes, flash_shared_bytes,
 };
 use half::bf16;
 
@@ -432,6 +432,21 @@ fn attention_conforms_and_does_not_depend_on_the_batch() {
     }
 }
 
+/// The tiles of some sequences, for blocks that take so many queries.
+fn tiles(sequences: &[Range<i32>], heads: Heads, queries: usize) -> Vec<[i32; 2]> {
+    let most = (queries / (heads.query / heads.kv)) as i32;
+    let (mut out, mut row) = (Vec::new(), 0);
+    for sequence in sequences {
+        let end = row + sequence.len() as i32;
+        while row < end {
+            let rows = most.min(end - row);
+            out.push([row, rows]);
+            row += rows;
+        }
+    }
+    out
+}
+
 /// Chunks of prompts: one from the start, one that goes on in the middle of a page, single rows, one from a page's end.
 const SEQUENCES: [Range<i32>; 5] = [0..30, 100..145, 5..6, 192..193, 63..66];
 
@@ -444,11 +459,7 @@ fn check_tiles(kernel: Kernel, heads: Heads, kv: KvType, cap: f32, bound: f64) {
     let rows = paged.positions.values().len();
     let query = to_bf16(&random(2, rows * heads.query * heads.dim, 2.0));
     let attention = Attention { paged: &paged, query: &query, scale: 0.7, cap };
-    let own_rows = SEQUENCES.iter().scan(0, |end, positions| {
-        *end += positions.len();
-        Some(*end - positions.len()..*end)
-    });
-    let tiles = flash_tiles(own_rows, queries / (heads.query / heads.kv));
+    let tiles = tiles(&SEQUENCES, heads, queries);
     let found = on_machines(&|machine| attention.run_tiles(machine, kernel, &tiles, 0));
     assert_close(&kernel.name(), &found, &attention.expected(), bound);
     // Rows one by one, the last of which are in a tile with others above, and rounded.

@@ -8,7 +8,7 @@ use crate::support::models::{exact, fixtures, logits, open, standard, tiny, tiny
 use crate::support::oracle::{Distance, Tensors, oracle};
 
 /// Distance of some prompts' logits from the truth's.
-fn distance(model: &Model, truth: &Tensors, prompts: &[&str]) -> Distance {
+pub(crate) fn distance(model: &Model, truth: &Tensors, prompts: &[&str]) -> Distance {
     let mut distance = Distance::default();
     for prompt in prompts {
         let rows = logits(model, &truth.u32(&format!("{prompt}.ids")));

@@ -22,6 +22,7 @@ mod choice;
 mod conformance;
 mod goldens;
 mod loading;
+mod offload;
 mod passes;
 mod sessions;
 

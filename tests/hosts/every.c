@@ -463,6 +463,8 @@ int main(int argc, char **argv)
     options.threads = 2;
     options.tokenizer = argv[2];
     options.kernel_cache = argv[3]; /* of GPUs */
+    options.gpu_layers = 1;
+    options.experts_on_cpu = -1;
     options.device = "gpu";
     FAILS(GROK1_ERR_ARGUMENT, grok1_model_load(argv[1], &options, NULL, &model, &error));
     options.device = "cpu";

@@ -364,6 +364,8 @@ int main(int argc, char **argv)
     options.tokenizer = argv[2];
     options.threads = 2;
     options.kernel_cache = argv[3]; // of GPUs
+    options.gpu_layers = 1;
+    options.experts_on_cpu = -1;
     options.device = "gpu";
     CHECK(failure([&] { grok1::model(argv[1], options); }) == GROK1_ERR_ARGUMENT);
     options.device = "cpu";

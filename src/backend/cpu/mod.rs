@@ -147,6 +147,32 @@ impl Cpu {
         }
     }
 
+    /// Makes everything ready for a batch but its residual stream, which `embed` or another device makes.
+    pub(crate) fn begin(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
+        let half = self.config.head_dim / 2;
+        scratch.reserve(&self.config, batch.rows().len())?;
+        let step = block_rows(&self.config);
+        scratch.blocks.clear();
+        for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
+            for start in rows.clone().step_by(step) {
+                let position = batch.rows()[start].position as usize;
+                scratch.blocks.push(Block { sequence, rows: start..rows.end.min(start + step), position });
+            }
+        }
+        for (index, row) in batch.rows().iter().enumerate() {
+            for (j, (cos, sin)) in self.rotary.angles(row.position).enumerate() {
+                scratch.cos[index * half + j] = cos;
+                scratch.sin[index * half + j] = sin;
+            }
+        }
+        Ok(())
+    }
+
+    /// The residual stream of the current batch.
+    pub(crate) fn hidden<'a>(&self, scratch: &'a Scratch) -> &'a [f32] /* [rows, width] */ {
+        &scratch.hidden[..scratch.rows * self.config.width]
+    }
+
     fn norm(&self, x: &[f32], scale: &[f32], out: &mut [f32], then: Then) {
         self.isa.run(RmsNorm { x, scale, epsilon: self.config.norm_epsilon, out, then });
     }
@@ -311,25 +337,11 @@ impl Backend for Cpu {
     }
 
     fn embed(&self, head: &Head, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
-        let (width, half) = (self.config.width, self.config.head_dim / 2);
-        scratch.reserve(&self.config, batch.rows().len())?;
-        let step = block_rows(&self.config);
-        scratch.blocks.clear();
-        for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
-            for start in rows.clone().step_by(step) {
-                let position = batch.rows()[start].position as usize;
-                scratch.blocks.push(Block { sequence, rows: start..rows.end.min(start + step), position });
-            }
-        }
-        for (index, row) in batch.rows().iter().enumerate() {
+        self.begin(batch, scratch)?;
+        for (row, hidden) in batch.rows().iter().zip(scratch.hidden.chunks_exact_mut(self.config.width)) {
             batch.control().check()?;
-            let hidden = &mut scratch.hidden[index * width..][..width];
             head.embedding.row(row.token as usize, hidden);
             hidden.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
-            for (j, (cos, sin)) in self.rotary.angles(row.position).enumerate() {
-                scratch.cos[index * half + j] = cos;
-                scratch.sin[index * half + j] = sin;
-            }
         }
         Ok(())
     }
@@ -569,6 +581,11 @@ impl Backend for Cpu {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
             self.norm(&scratch.hidden[row as usize * width..][..width], &head.norm, out, Then::Store);
         }
+        Ok(())
+    }
+
+    fn write_hidden(&self, scratch: &mut Scratch, hidden: &[f32]) -> Result<()> {
+        scratch.hidden[..hidden.len()].copy_from_slice(hidden);
         Ok(())
     }
 

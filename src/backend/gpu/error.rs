@@ -135,6 +135,16 @@ pub enum GpuError {
         /// The buffer's.
         of: usize,
     },
+    /// A model that is beyond what the kernels are made for.
+    #[error("{found} {what}, and the kernels take {most}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// Objects of two devices in one call.
     #[error("objects of different devices in one call")]
     OtherDevice,
@@ -224,6 +234,7 @@ impl Classify for GpuError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NoSuchDevice { .. } | Self::UnknownArchitecture { .. } => ErrorKind::Argument,
+            Self::TooMany { .. } => ErrorKind::Format,
             Self::NotBuilt { .. }
             | Self::NoLibrary { .. }
             | Self::MissingSymbol { .. }

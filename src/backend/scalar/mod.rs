@@ -440,6 +440,12 @@ impl Backend for Scalar {
         Ok(())
     }
 
+    fn write_hidden(&self, scratch: &mut Scratch, hidden: &[f32]) -> Result<()> {
+        let rows = scratch.hidden.iter_mut().zip(hidden.chunks_exact(self.config.width));
+        rows.for_each(|(row, hidden)| row.copy_from_slice(hidden));
+        Ok(())
+    }
+
     fn observe_routing(&self, scratch: &Scratch, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let Scratch { probabilities, experts, gates, .. } = scratch;
         observer.routing(layer, &Routing { probabilities, experts, gates });

@@ -67,7 +67,20 @@ pub(crate) struct Loading {
     /// there is none; "grok1 devices" tells what there is, and why not more.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
+    /// Layers that run on the GPU, the others on the processor; by default all, or as many as there is room for
+    ///
+    /// The state of a token, 4 bytes for each of its values, goes to the processor once and back once.
+    #[arg(long, value_name = "N")]
+    gpu_layers: Option<usize>,
+    /// Of the last N layers on the GPU, or of all, the processor computes the experts
+    ///
+    /// For each of these layers the state of a token goes to the processor and back.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = ALL, require_equals = true)]
+    experts_on_cpu: Option<usize>,
 }
+
+/// More layers than there are.
+const ALL: &str = "4294967295";
 
 impl Loading {
     /// Loads the weights.
@@ -93,6 +106,14 @@ impl Loading {
             })
             .threads(self.threads)
             .device(self.device);
+        let options = match self.gpu_layers {
+            Some(layers) => options.gpu_layers(layers),
+            None => options,
+        };
+        let options = match self.experts_on_cpu {
+            Some(layers) => options.experts_on_cpu(layers),
+            None => options,
+        };
         Model::load(checkpoint, more(options), &progress::control())
     }
 }

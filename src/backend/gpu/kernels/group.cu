@@ -1,9 +1,6 @@
 // Pairs of a batch by expert, without a look at them from the host: what `Groups` in experts.h describes.
 #include "portable.h"
 
-// Counters that a block has; experts are no more.
-#define COUNTERS 4096
-
 // grid: [1]
 KERNEL(group,
        int* group_experts,   // [min(experts, pairs)]
@@ -11,10 +8,10 @@ KERNEL(group,
        int* pairs,           // [count]
        const int* selection, // [count]: the expert of each pair, by `route`
        int count, int experts) {
-    SHARED(int, places, COUNTERS); // [experts, workers]
+    SHARED(int, places, MAX_EXPERTS); // [experts, workers]
     SHARED(int, sums, THREADS);
     // A worker takes neighbouring pairs and has a counter for each expert: an expert's pairs stay in their order.
-    const int workers = min_of(min_of(COUNTERS / experts, THREADS), count), counters = experts * workers;
+    const int workers = min_of(min_of(MAX_EXPERTS / experts, THREADS), count), counters = experts * workers;
     const int share = ceil_div(count, workers);
     const int begin = min_of(threadIdx.x * share, count), end = min_of(begin + share, count);
     for (int i = threadIdx.x; i < counters; i += THREADS) places[i] = 0;

@@ -67,10 +67,19 @@ DEVICE u32 bf16_pair(float first, float second) {
     return pair;
 }
 
+// The same of values that are bf16.
+DEVICE u32 exact_pair(float first, float second) {
+    return __byte_perm(bits_of(first), bits_of(second), 0x7632);
+}
+
 #else
 
 DEVICE u32 bf16_pair(float first, float second) {
     return f32_to_bf16(first) | (u32)f32_to_bf16(second) << 16;
+}
+
+DEVICE u32 exact_pair(float first, float second) {
+    return bits_of(first) >> 16 | (bits_of(second) & 0xffff0000u);
 }
 
 #endif

@@ -11,7 +11,7 @@
 //!
 //! Many rows, as those of a prompt, may go another way, whose sums differ in their order only:
 //!
-//! * [`Flash`](Kernel::Flash) is attention of [`flash_tiles`], without [`Merge`](Kernel::Merge);
+//! * [`Flash`](Kernel::Flash) is attention of tiles of rows that belong to one sequence, without [`Merge`](Kernel::Merge);
 //! * [`LinearTiled`](Kernel::LinearTiled), [`GateUpTiled`](Kernel::GateUpTiled) and
 //!   [`ExpertLinearTiled`](Kernel::ExpertLinearTiled) share each weight read among [`TILED_ROWS`]; queries, keys and values are then
 //!   three products, which [`Rotary`](Kernel::Rotary) finishes;
@@ -38,7 +38,6 @@ mod tables;
 
 use std::borrow::Cow;
 use std::fmt::Write;
-use std::ops::Range;
 
 use crate::backend::{KvType, PAGE};
 use crate::tensor::{DType, Layout};
@@ -48,6 +47,9 @@ pub const THREADS: usize = 256;
 
 /// Positions whose attention one block computes: whole pages.
 pub const SPAN: usize = 2 * PAGE;
+
+/// Experts that [`Kernel::Group`] takes at most.
+pub const MAX_EXPERTS: usize = 4096;
 
 /// Rows that share every weight read in the kernels for many of them.
 pub const TILED_ROWS: usize = 64;
@@ -75,26 +77,6 @@ pub const FLASH_HEAD_DIM: usize = 128;
 
 /// Positions of a step of [`Kernel::Flash`].
 const FLASH_STEP: usize = 32;
-
-/// Tiles for [`Kernel::Flash`] and [`Kernel::FlashMma`], a first row and a number of rows each, of batches in which each sequence has
-/// consecutive rows. A tile has up to `rows` rows: the block's queries over the heads that share a key/value head.
-///
-/// Rows late in a sequence, which take longest, come first.
-///
-/// ```
-/// use grok1::backend::gpu::kernels::{FLASH_QUERIES, flash_tiles};
-///
-/// let (prompt, single) = (0..15, 15..16);
-/// assert_eq!(flash_tiles([prompt, single], FLASH_QUERIES / 6), [[15, 1], [10, 5], [0, 10]]);
-/// ```
-#[must_use]
-pub fn flash_tiles(sequences: impl IntoIterator<Item = Range<usize>>, rows: usize) -> Vec<[i32; 2]> {
-    let tile = |first: usize, end: usize| [first as i32, rows.min(end - first) as i32];
-    let tiles = |own: Range<usize>| own.clone().step_by(rows).map(move |first| tile(first, own.end));
-    let mut tiles: Vec<_> = sequences.into_iter().flat_map(tiles).collect();
-    tiles.reverse();
-    tiles
-}
 
 /// Bytes of dynamic shared memory that [`Kernel::Flash`] has to be launched with.
 #[must_use]

@@ -132,6 +132,17 @@ struct Planes {
     }
 };
 
+// `bits & mask | above`, which compilers may not know to be one instruction.
+DEVICE u32 masked_below(u32 bits, u32 mask, u32 above) {
+#ifdef __CUDACC__
+    u32 out;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(bits), "r"(mask), "r"(above));
+    return out;
+#else
+    return (bits & mask) | above;
+#endif
+}
+
 // Byte `index` of a quad less `zero`, exactly.
 DEVICE float code_of(u32 quad, int index, float zero) {
 #ifdef __CUDACC__
@@ -149,7 +160,7 @@ DEVICE float field_of(u32 word, int place, float zero) {
     // Wherever the bits lie in a mantissa, an exponent gives them the unit 1.
     const int down = place + BITS > 23 ? 12 : 0, at = place - down;
     const u32 mask = ((1u << BITS) - 1) << at, exponent = (150 - at) << 23;
-    return float_of((word >> down & mask) | exponent) - (float_of(exponent) + zero);
+    return float_of(masked_below(word >> down, mask, exponent)) - (float_of(exponent) + zero);
 #else
     return (float)(word >> place & ((1u << BITS) - 1)) - zero;
 #endif

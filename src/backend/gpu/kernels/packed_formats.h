@@ -34,8 +34,8 @@ DEVICE const u8* block_of(const Stored& stored, int output, int input) {
     return stored.data + output * row_bytes<F>(stored.inputs) + (u64)(input / F::WEIGHTS) * F::BYTES;
 }
 
-// Two neighbouring scales.
-struct Two {
+// ScalePair neighbouring scales.
+struct ScalePair {
     float first, second;
 };
 
@@ -106,7 +106,7 @@ struct HalfScales {
         return f16_to_f32(all.words[index / 2] >> index % 2 * 16);
     }
 
-    DEVICE Two runs(const HalfScales& all, int, int t) {
+    DEVICE ScalePair runs(const HalfScales& all, int, int t) {
         const u32 both = one_of(all.words, t);
         return {f16_to_f32(both), f16_to_f32(both >> 16)};
     }
@@ -181,7 +181,7 @@ DEVICE float six_bits(u32 first, u32 second, int index, float zero) {
 }
 
 // Numbers 2 * t and 2 * t + 1.
-DEVICE Two two_sixes(u32 first, u32 second, int t, float zero) {
+DEVICE ScalePair two_sixes(u32 first, u32 second, int t, float zero) {
     const u32 both = (t & 2 ? second : first) >> t % 2 * 12;
     return {field_of<6>(both, 0, zero), field_of<6>(both, 6, zero)};
 }
@@ -212,7 +212,7 @@ struct RunScales {
         return six_bits(all.scales[0], all.scales[1], index, 0);
     }
 
-    DEVICE Two runs(const RunScales& all, int, int t) {
+    DEVICE ScalePair runs(const RunScales& all, int, int t) {
         return two_sixes(all.scales[0], all.scales[1], t, 0);
     }
 
@@ -224,7 +224,7 @@ struct RunScales {
         return six_bits(all.mins[0], all.mins[1], index, 0);
     }
 
-    DEVICE Two min_runs(const RunScales& all, int t) {
+    DEVICE ScalePair min_runs(const RunScales& all, int t) {
         return two_sixes(all.mins[0], all.mins[1], t, 0);
     }
 
@@ -292,7 +292,7 @@ struct ByteScales {
         return code_of(all.words[index / 4], index % 4, 128);
     }
 
-    DEVICE Two runs(const ByteScales& all, int set, int t) {
+    DEVICE ScalePair runs(const ByteScales& all, int set, int t) {
         const u32 both = (t & 2 ? all.words[set * 2 + 1] : all.words[set * 2]) >> t % 2 * 16;
         return {code_of(both, 0, 128), code_of(both, 1, 128)};
     }
@@ -335,7 +335,7 @@ struct SixBitScales {
         return field_of<6>(all.words[index / 4], index % 4 * 6, 32);
     }
 
-    DEVICE Two runs(const SixBitScales& all, int set, int t) {
+    DEVICE ScalePair runs(const SixBitScales& all, int set, int t) {
         return two_sixes(all.words[set * 2], all.words[set * 2 + 1], t, 32);
     }
 
@@ -351,9 +351,44 @@ struct SixBitScales {
     }
 };
 
+// Five pairs of neighbours in each word, of three bits from bit `3 * slot` and, for the second, `16 + 3 * slot` on; two more pairs have
+// their bits over those, a word for each bit. A step is two pairs.
 template <>
-struct Packed<q3_k> : Plain<q3_k, 2, 1, 4, 4> {
+struct Packed<q3_k> {
+    static const int WORDS = 6, RUN = 4, SCALE_STEPS = 1, PAIRS = 30;
+    static const bool MINS = false, BESIDE = false;
     typedef Scaled<SixBitScales, MINS> Scales;
+
+    // The last pairs, as the first slot of a word.
+    DEVICE u32 spare_pair(const u32 (&words)[WORDS], int pair) {
+        const int first = (pair - PAIRS) * 3;
+        return (words[first] >> 15 & 0x00010001) | (words[first + 1] >> 14 & 0x00020002) |
+               (words[first + 2] >> 13 & 0x00040004);
+    }
+
+    DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int pair = step * 2 + k / 2;
+            if (pair < PAIRS) {
+                out[k] = field_of<3>(words[pair / 5], pair % 5 * 3 + k % 2 * 16, 4);
+            } else {
+                out[k] = field_of<3>(spare_pair(words, pair), k % 2 * 16, 4);
+            }
+        }
+    }
+
+    DEVICE u32 word(const Stored& stored, int first, int output, int t, int n) {
+        u32 out = 0;
+        for (int second = 0; second < 2; ++second) {
+            const auto code_of_pair = [&](int pair) {
+                return code(stored, output, first + step_input<RUN>(pair / 2, t) + pair % 2 * 2 + second);
+            };
+            for (int slot = 0; slot < 5; ++slot) out |= code_of_pair(n * 5 + slot) << (slot * 3 + second * 16);
+            out |= (code_of_pair(PAIRS + n / 3) >> n % 3 & 1) << (15 + second * 16);
+        }
+        return out;
+    }
 
     DEVICE u32 code(const Stored& stored, int output, int input) {
         const u8* block = block_of<q3_k>(stored, output, input);
@@ -380,7 +415,7 @@ struct TableScales {
         return six_bits(all.scales[0], all.scales[1], index, 32);
     }
 
-    DEVICE Two runs(const TableScales& all, int, int t) {
+    DEVICE ScalePair runs(const TableScales& all, int, int t) {
         return two_sixes(all.scales[0], all.scales[1], t, 32);
     }
 
@@ -400,6 +435,8 @@ struct Packed<iq4_xs> {
     typedef Scaled<TableScales, MINS> Scales;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
+        // Looked up for a whole tile at once, they would want more registers than there are.
+        if (step % 4 == 0) keep_loads();
 #pragma unroll
         for (int k = 0; k < 4; ++k) out[k] = IQ4[words[step / 2] >> (step % 2 * 16 + k * 4) & 15];
     }
@@ -429,7 +466,7 @@ struct NibbleScales {
         return field_of<4>(all.word, index * 4, -0.5f);
     }
 
-    DEVICE Two runs(const NibbleScales& all, int, int t) {
+    DEVICE ScalePair runs(const NibbleScales& all, int, int t) {
         const u32 both = all.word >> t * 8;
         return {field_of<4>(both, 0, -0.5f), field_of<4>(both, 4, -0.5f)};
     }

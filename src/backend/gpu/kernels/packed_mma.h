@@ -26,15 +26,6 @@ DEVICE u32 spread_bytes(u32 quad, int first, u32 above) {
 #endif
 }
 
-// The two bf16 whose values two floats have exactly.
-DEVICE u32 exact_bits(u32 first, u32 second) {
-#ifdef SIMT_HOST
-    return first >> 16 | (second & 0xffff0000u);
-#else
-    return __byte_perm(first, second, 0x7632);
-#endif
-}
-
 // The values of a step as bf16: out[0] has the first two of its four weights, out[1] the others. For codes in planes.
 template <class F>
 struct Pairs {
@@ -59,16 +50,56 @@ struct Pairs {
         } else {
             // The upper bit is the sign of the code less 128, inverted: 128 or 256 is taken from its other bits and 128.
             const u32 codes = spread_bytes(quad, first, 0);
-            return add_pairs((codes & 0x007f007f) | 0x43004300, (codes & 0x00800080) ^ 0xc380c380);
+            return add_pairs(masked_below(codes, 0x007f007f, 0x43004300), (codes & 0x00800080) ^ 0xc380c380);
         }
     }
 };
+
+// For Q3_K's pairs, wherever bf16 have a mantissa for them.
+template <>
+struct Pairs<q3_k> {
+    typedef Packed<q3_k> P;
+    struct Table {};
+
+    DEVICE Table table() {
+        return {};
+    }
+
+    DEVICE void load(u32 (&out)[2], const Table&, const u32 (&words)[P::WORDS], int step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int pair = step * 2 + i, slot = pair % 5;
+            if (pair >= P::PAIRS) {
+                out[i] = add_pairs(P::spare_pair(words, pair) | 0x43004300, 0xc304c304);
+            } else if (slot % 2 == 0) {
+                // Above 128 the unit is the lowest bit; four more are subtracted.
+                out[i] = add_pairs(masked_below(words[pair / 5] >> slot * 3, 0x00070007, 0x43004300), 0xc304c304);
+            } else {
+                // Above 16 it is the fourth.
+                out[i] = add_pairs(masked_below(words[pair / 5] >> (slot - 1) * 3, 0x00380038, 0x41804180), 0xc1a0c1a0);
+            }
+        }
+    }
+};
+
+// The element of a table whose rows of 128 bytes byte `index` of a word numbers, `offset` bytes into the row. The word is shifted only
+// as far as addresses want it.
+template <class T>
+DEVICE T row_element(Shared<T> table, u32 word, int index, int offset) {
+    const int down = index * 8 - 7;
+    const u32 bytes = ((down < 0 ? word << -down : word >> down) & 0x7f80) | offset;
+#ifdef SIMT_HOST
+    return table[bytes / sizeof(T)];
+#else
+    return *(const T*)((const u8*)table + bytes);
+#endif
+}
 
 // A word of table IQ4's values for each two codes, in a column of banks for each lane.
 template <>
 struct Pairs<iq4_xs> {
     struct Table {
-        Shared<u32> pairs; // [256, lanes]
+        Shared<u32> pairs; // [256, TILE_LANES]
     };
 
     DEVICE Table table() {
@@ -82,12 +113,9 @@ struct Pairs<iq4_xs> {
     }
 
     DEVICE void load(u32 (&out)[2], const Table& table, const u32 (&words)[8], int step) {
-        const int lane = threadIdx.x % TILE_LANES;
+        const int offset = threadIdx.x % TILE_LANES * sizeof(u32);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const u32 code = words[step / 2] >> (step % 2 * 2 + i) * 8 & 255;
-            out[i] = table.pairs[code * TILE_LANES + lane];
-        }
+        for (int i = 0; i < 2; ++i) out[i] = row_element<u32>(table.pairs, words[step / 2], step % 2 * 2 + i, offset);
     }
 };
 
@@ -116,8 +144,8 @@ struct Pairs<iq3_xxs> {
     }
 
     DEVICE void load(u32 (&out)[2], const Table& table, const u32 (&words)[P::WORDS], int step) {
-        const u32 point = words[step / 4] >> step % 4 * 8 & 255;
-        const u64 four = table.points[point * COPIES + threadIdx.x % COPIES];
+        const int offset = threadIdx.x % COPIES * sizeof(u64);
+        const u64 four = row_element<u64>(table.points, words[step / 4], step % 4, offset);
         const u32 signs = words[4 + step / 8];
         out[0] = (u32)four ^ (signs << (15 - P::sign_place(step, 0)) & 0x80008000u);
         out[1] = (u32)(four >> 32) ^ (signs << (15 - P::sign_place(step, 2)) & 0x80008000u);
@@ -237,10 +265,10 @@ struct Strip<Mma<F>, MOST> {
             for (int h = 0; h < 2; ++h) {
                 const auto& scales = own[m].scales[h];
                 const float* const both = part[m][0] + 2 * h;
-                const Two run = P::Scales::runs(scales, first > 0, t);
+                const ScalePair run = P::Scales::runs(scales, first > 0, t);
                 float sum = P::Scales::block(scales) * fmaf(run.second, both[1], run.first * both[0]);
                 if constexpr (P::MINS) {
-                    const Two min = P::Scales::min_runs(scales, t);
+                    const ScalePair min = P::Scales::min_runs(scales, t);
                     sum = fmaf(-P::Scales::min_block(scales), fmaf(min.second, ones[0][1], min.first * ones[0][0]), sum);
                 }
                 total[m][0][2 * h] += lanes_sum<4>(sum);
@@ -345,7 +373,7 @@ struct Strip<Mma<F>, MOST> {
     DEVICE void load_pairs(u32 (&out)[2], const float* x, int first) {
         const Sixteen all = *(const Sixteen*)(x + first);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) out[i] = exact_bits(all.words[2 * i], all.words[2 * i + 1]);
+        for (int i = 0; i < 2; ++i) out[i] = exact_pair(float_of(all.words[2 * i]), float_of(all.words[2 * i + 1]));
     }
 
     DEVICE void add_teams(Shared<float> sums, const Sums& total, int count) {

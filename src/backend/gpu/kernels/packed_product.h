@@ -6,6 +6,13 @@
 #include "packed_formats.h"
 #include "product.h"
 
+#ifdef __CUDACC__
+#define FEW_ROWS 4
+#else
+// AMD's compiler spills with more.
+#define FEW_ROWS 1
+#endif
+
 // The scales beside the matrix of both rows of a lane.
 struct BesideScales {
     const float* rows[2]; // or null
@@ -29,7 +36,8 @@ struct Strip<Packed<F>, MOST> {
     static const int OUTPUTS = TILE_OUTPUTS;
     // Beyond, there are not registers enough.
     static const bool TOGETHER = MOST <= 4;
-    static const int FEW = MOST < 4 ? MOST : 4;
+    // Rows that share what is unpacked, where there are registers for their sums.
+    static const int FEW = MOST < FEW_ROWS ? MOST : FEW_ROWS;
 
     DEVICE u64 bytes(const Matrix& matrix) {
         return packed_bytes<P>(matrix.inputs, matrix.outputs);
@@ -63,25 +71,45 @@ struct Strip<Packed<F>, MOST> {
             Lane<P> own[COUNT];
 #pragma unroll
             for (int c = 0; c < COUNT; ++c) own[c] = Lane<P>::load(tiles[c] + (u64)i * tile_bytes<P>(), lane);
-            // Few rows at a time: their sums want registers.
-#pragma unroll
-            for (int r = 0; r < MOST; r += FEW) {
-                if (r >= rows.count) break;
-                float sum[COUNT][2][FEW] = {}, mins[COUNT][2][FEW] = {};
-                add_tile(sum, mins, own, i * TILE_INPUTS, inputs, rows, r);
-#pragma unroll
-                for (int c = 0; c < COUNT; ++c) {
-#pragma unroll
-                    for (int h = 0; h < 2; ++h) {
-                        const float scale = P::BESIDE ? BesideScales::at(scales[c], h, i * TILE_INPUTS)
-                                                      : P::Scales::block(own[c].scales[h]);
-                        add_scaled<FEW>(total[c][h] + r, scale, sum[c][h]);
-                        if constexpr (P::MINS) {
-                            add_scaled<FEW>(total[c][h] + r, -P::Scales::min_block(own[c].scales[h]), mins[c][h]);
-                        }
-                    }
+            if constexpr (MOST == FEW) {
+                add_rows(total, own, scales, i * TILE_INPUTS, inputs, rows, 0);
+            } else {
+#pragma unroll 1
+                for (int row = 0; row < rows.count; row += FEW) {
+                    forget(own);
+                    add_rows(total, own, scales, i * TILE_INPUTS, inputs, rows, row);
                 }
             }
+        }
+    }
+
+    // A tile's products with FEW rows from `row` on.
+    template <int COUNT>
+    DEVICE void add_rows(float (&total)[COUNT][2][MOST], const Lane<P> (&own)[COUNT], const BesideScales (&scales)[COUNT],
+                         int first, int inputs, const Rows& rows, int row) {
+        float sum[COUNT][2][FEW] = {}, mins[COUNT][2][FEW] = {};
+        add_tile(sum, mins, own, first, inputs, rows, row);
+#pragma unroll
+        for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float scale =
+                    P::BESIDE ? BesideScales::at(scales[c], h, first) : P::Scales::block(own[c].scales[h]);
+                add_scaled<FEW>(total[c][h] + row, scale, sum[c][h]);
+                if constexpr (P::MINS) {
+                    add_scaled<FEW>(total[c][h] + row, -P::Scales::min_block(own[c].scales[h]), mins[c][h]);
+                }
+            }
+        }
+    }
+
+    // Keeps the compiler from unpacking once for all rows: there are not registers enough for that.
+    template <int COUNT>
+    DEVICE void forget(Lane<P> (&own)[COUNT]) {
+#pragma unroll
+        for (int c = 0; c < COUNT; ++c) {
+#pragma unroll
+            for (int i = 0; i < 2 * P::WORDS; ++i) forget_value(own[c].words[i / P::WORDS][i % P::WORDS]);
         }
     }
 
@@ -114,6 +142,8 @@ struct Strip<Packed<F>, MOST> {
                 }
                 if (P::MINS) ones[r] += x[0] + x[1] + (x[2] + x[3]);
             }
+            // Loads of all steps at once would want more registers than there are.
+            if (MOST > 1 && step % 2 == 1) keep_loads();
             if (step % P::SCALE_STEPS != P::SCALE_STEPS - 1) continue;
             const int index = step / P::SCALE_STEPS;
 #pragma unroll

@@ -80,6 +80,22 @@ DEVICE void store_four(T* shared, const Four<T>& four) {
 
 #endif
 
+// Has the compiler take a value for another than it was, without an instruction.
+DEVICE void forget_value(u32& value) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(value));
+#elif !defined(SIMT_HOST)
+    asm volatile("" : "+v"(value));
+#endif
+}
+
+// Has the compiler move no load over it.
+DEVICE void keep_loads() {
+#ifndef SIMT_HOST
+    asm volatile("" ::: "memory");
+#endif
+}
+
 // NAME(linear) with FORMAT q4_k is linear_q4_k; NAME_ROWS(linear) with ROWS 4 too is linear_q4_k_4.
 #define JOINED_(a, b) a##_##b
 #define JOINED(a, b) JOINED_(a, b)

@@ -3,8 +3,9 @@
 use std::fmt::{Display, Write};
 
 use super::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, FLASH_STEP, IN_OUT_STRIP, MMA_INPUTS, MMA_OUTPUTS,
-    MMA_ROWS, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS, UNIT,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, FLASH_STEP, IN_OUT_STRIP, MAX_EXPERTS, MMA_INPUTS,
+    MMA_OUTPUTS, MMA_ROWS, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS,
+    UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
@@ -13,6 +14,7 @@ use crate::quant::{grids, iq4};
 pub(super) fn constants() -> String {
     let constants = [
         ("THREADS", THREADS),
+        ("MAX_EXPERTS", MAX_EXPERTS),
         ("UNIT", UNIT),
         ("OUT_IN_STRIP", OUT_IN_STRIP),
         ("IN_OUT_STRIP", IN_OUT_STRIP),

@@ -6,7 +6,7 @@ use super::Gpu;
 use super::cache::Cache;
 use super::products::FEW_ROWS;
 use super::scratch::{Scratch, write_i32};
-use crate::backend::gpu::kernels::{self, SPAN, flash_tiles};
+use crate::backend::gpu::kernels::{self, SPAN};
 use crate::backend::gpu::{DevicePointer, Runtime};
 use crate::backend::{Batch, KvType};
 use crate::error::Result;
@@ -38,7 +38,14 @@ impl Plan {
     fn make(&mut self, batch: &Batch<'_>, rows_of_tile: Option<usize>) {
         let is_tiled = |rows: &Range<usize>| rows_of_tile.is_some() && rows.len() >= TILED_ROWS;
         let all = || batch.sequences().iter().map(|sequence| sequence.rows.clone());
-        self.tiles = rows_of_tile.map_or_else(Vec::new, |most| flash_tiles(all().filter(is_tiled), most));
+        self.tiles.clear();
+        for rows in all().filter(is_tiled) {
+            let most = rows_of_tile.unwrap_or(rows.len());
+            let tile = |first: usize| [first as i32, most.min(rows.end - first) as i32];
+            self.tiles.extend(rows.clone().step_by(most).map(tile));
+        }
+        // Those late in a sequence, which take longest, come first.
+        self.tiles.reverse();
         self.single.clear();
         let mut longest = 0;
         for rows in all().filter(|rows| !is_tiled(rows)) {

@@ -12,12 +12,14 @@ pub(super) struct Code<R: Runtime> {
     options: CompileOptions,
     /// Whether activations are bf16 values, which matrix instructions take.
     rounds: bool,
+    /// Whether the vendor's library is there to take unpacked weights.
+    pub(super) has_blas: bool,
     sets: Mutex<HashMap<KernelSet, Module<R>>>,
 }
 
 impl<R: Runtime> Code<R> {
-    pub(super) fn new(device: Device<R>, options: CompileOptions, rounds: bool) -> Self {
-        Self { device, options, rounds, sets: Mutex::default() }
+    pub(super) fn new(device: Device<R>, options: CompileOptions, rounds: bool, has_blas: bool) -> Self {
+        Self { device, options, rounds, has_blas, sets: Mutex::default() }
     }
 
     /// A kernel that is launched with up to `shared` bytes of dynamic shared memory.
@@ -61,6 +63,10 @@ impl<R: Runtime> Code<R> {
             few: self.tiles(few, format)?,
             tiled: Arc::new(self.kernel(tiled(format), 0)?),
             mma: has_mma.then(|| self.kernel(mma, shared).map(Arc::new)).transpose()?,
+            dequantise: self
+                .has_blas
+                .then(|| self.kernel(Kernel::Dequantise(format), 0).map(Arc::new))
+                .transpose()?,
         })
     }
 
@@ -125,10 +131,17 @@ pub(super) struct Products<R: Runtime> {
     pub(super) tiled: Arc<Function<R>>,
     /// Where the device and the format have it.
     pub(super) mma: Option<Arc<Function<R>>>,
+    /// What unpacks weights for the vendor's library, if that is used.
+    pub(super) dequantise: Option<Arc<Function<R>>>,
 }
 
 impl<R: Runtime> Clone for Products<R> {
     fn clone(&self) -> Self {
-        Self { few: self.few.clone(), tiled: Arc::clone(&self.tiled), mma: self.mma.clone() }
+        Self {
+            few: self.few.clone(),
+            tiled: Arc::clone(&self.tiled),
+            mma: self.mma.clone(),
+            dequantise: self.dequantise.clone(),
+        }
     }
 }

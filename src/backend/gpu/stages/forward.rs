@@ -3,10 +3,10 @@
 
 use super::Gpu;
 use super::cache::Cache;
-use super::products::{FEW_ROWS, Way};
+use super::products::FEW_ROWS;
 use super::scratch::Scratch;
 use super::weights::Layer;
-use crate::backend::gpu::{DevicePointer, Event, Graph, Runtime};
+use crate::backend::gpu::{DevicePointer, Graph, Runtime};
 use crate::backend::{Batch, KvType};
 use crate::error::Result;
 
@@ -108,17 +108,21 @@ impl<R: Runtime> Gpu<R> {
         scratch: &mut Scratch<R>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let events: Vec<Event<R>> =
-            (0..AHEAD.min(layers.len())).map(|_| self.device.event()).collect::<Result<_, _>>()?;
-        self.queue_layers(layers, kv, scratch, |index| {
+        let mut events = std::mem::take(&mut scratch.queued);
+        while events.len() < AHEAD {
+            events.push(self.device.event()?);
+        }
+        let queued = self.queue_layers(layers, kv, scratch, |index| {
             let event = &events[index % AHEAD];
             if index >= AHEAD {
                 event.synchronize()?;
                 done()?;
             }
             Ok(self.stream.record(event)?)
-        })?;
-        events.iter().try_for_each(|_| done())
+        });
+        scratch.queued = events;
+        queued?;
+        (0..AHEAD.min(layers.len())).try_for_each(|_| done())
     }
 
     /// Queues all layers; `queued` is called after each.
@@ -159,7 +163,7 @@ impl<R: Runtime> Gpu<R> {
         scratch.query.make(&self.device, bytes(self.config.query_width()))?;
         scratch.attended.make(&self.device, bytes(self.config.query_width()))?;
         scratch.branch.make(&self.device, bytes(self.config.width))?;
-        let way = Way::of_layer(layer, rows);
+        let way = self.way(layer, rows);
         self.project(way, layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
         self.attend(index, kv, scratch)?;
         self.project_output(way, layer, scratch)

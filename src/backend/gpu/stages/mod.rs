@@ -11,6 +11,7 @@ mod load;
 mod plain;
 mod products;
 mod scratch;
+mod slabs;
 mod weights;
 
 use std::fmt;
@@ -23,7 +24,8 @@ use self::plain::Kernels;
 use self::products::Way;
 use self::scratch::{Room, Scratch, write_i32};
 use self::weights::{Head, Layer};
-use super::{CompileOptions, Device, DevicePointer, Pinned, Runtime, Stream};
+use super::kernels::MAX_EXPERTS;
+use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
 use crate::backend::{
     Backend, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing, stage_by_stage,
@@ -40,12 +42,13 @@ pub struct GpuOptions {
     packs: bool,
     compile: CompileOptions,
     graphs: Option<bool>,
+    blas_rows: Option<usize>,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
         let (precision, compile) = (Precision::default(), CompileOptions::default());
-        Self { precision, packs: true, compile, graphs: None }
+        Self { precision, packs: true, compile, graphs: None, blas_rows: None }
     }
 }
 
@@ -70,6 +73,14 @@ impl GpuOptions {
         self
     }
 
+    /// Multiplies batches of this many rows and more by the vendor's library, if it is there, on weights rounded to bf16: see [`Blas`].
+    /// Unpacking the weights takes as long for one row as for many: fewer than 512 are not worth it. Not for [`Precision::Exact`].
+    #[must_use]
+    pub fn blas_from(mut self, rows: usize) -> Self {
+        self.blas_rows = Some(rows);
+        self
+    }
+
     /// How kernels are compiled, and where their code is kept.
     #[must_use]
     pub fn compile(mut self, compile: CompileOptions) -> Self {
@@ -91,6 +102,8 @@ pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
     graphs: bool,
+    /// The vendor's library, if it is used, and for batches of how many rows.
+    blas: Option<(usize, Mutex<Blas<R>>)>,
     /// Whether matrices are packed, where they can be.
     packs: bool,
     rotary: Rotary,
@@ -107,17 +120,42 @@ impl<R: Runtime> Gpu<R> {
     /// A backend for models of `config` on a device.
     ///
     /// # Errors
-    /// [`GpuError`]: no such device, nothing that compiles for it.
+    /// [`GpuError`](super::GpuError): no such device, nothing that compiles for it.
     pub fn open(runtime: &Arc<R>, ordinal: usize, config: ModelConfig, options: GpuOptions) -> Result<Self> {
+        if config.experts > MAX_EXPERTS {
+            let (what, found, most) = ("experts", config.experts, MAX_EXPERTS);
+            return Err(GpuError::TooMany { what, found, most }.into());
+        }
         let device = Device::open(runtime, ordinal)?;
-        let code = Code::new(device.clone(), options.compile, options.precision == Precision::Standard);
+        let rounds = options.precision == Precision::Standard;
+        let blas = options.blas_rows.filter(|_| rounds).and_then(|rows| {
+            let blas = Blas::load(&device);
+            let blas = blas
+                .inspect_err(|reason| log::warn!("prompts without the vendor's library: {reason}"))
+                .ok()?;
+            Some((rows, Mutex::new(blas)))
+        });
+        let code = Code::new(device.clone(), options.compile, rounds, blas.is_some());
         let kernels = Kernels::new(&code, &config, options.precision)?;
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let stream = device.stream()?;
         let GpuOptions { precision, packs, .. } = options;
         let loader = Mutex::default();
         let graphs = options.graphs.unwrap_or(device.properties().graphs);
-        Ok(Self { config, precision, graphs, packs, rotary, kernels, code, stream, loader, device, ordinal })
+        Ok(Self {
+            config,
+            precision,
+            graphs,
+            blas,
+            packs,
+            rotary,
+            kernels,
+            code,
+            stream,
+            loader,
+            device,
+            ordinal,
+        })
     }
 
     /// Makes sure that angles of positions below `len` are on the device.
@@ -138,6 +176,12 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
+    /// Memory of the host for copies of up to `bytes` bytes, which nothing is being copied from or to.
+    fn pinned<'a>(&self, bytes: usize, kept: &'a mut Option<Pinned<R>>) -> Result<&'a mut Pinned<R>> {
+        let enough = kept.take().filter(|pinned| pinned.len() >= bytes);
+        Ok(kept.insert(enough.map_or_else(|| self.device.pinned(bytes), Ok)?))
+    }
+
     /// Waits for the first values of `from`, and shows them.
     fn returned<'a>(
         &self,
@@ -145,16 +189,13 @@ impl<R: Runtime> Gpu<R> {
         bytes: usize,
         returned: &'a mut Option<Pinned<R>>,
     ) -> Result<&'a [u8]> {
-        if returned.as_ref().is_none_or(|pinned| pinned.len() < bytes) {
-            *returned = None;
-            *returned = Some(self.device.pinned(bytes)?);
-        }
-        match (returned, from.buffer()) {
-            (Some(pinned), Some(buffer)) => {
+        let pinned = self.pinned(bytes, returned)?;
+        match from.buffer() {
+            Some(buffer) => {
                 self.stream.read(buffer, 0, &mut pinned[..bytes])?;
                 Ok(&pinned[..bytes])
             }
-            _ => Ok(&[]),
+            None => Ok(&[]),
         }
     }
 
@@ -378,6 +419,21 @@ impl<R: Runtime> Backend for Gpu<R> {
             Some(observer) => stage_by_stage(self, layers, batch, cache, scratch, Some(observer), done),
             None => self.forward_fused(layers, batch, cache, scratch, done),
         }
+    }
+
+    fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
+        let bytes = size_of_val(hidden);
+        let pinned = self.pinned(bytes, &mut scratch.returned)?;
+        pinned.as_chunks_mut().0.iter_mut().zip(hidden).for_each(|(out, x)| *out = x.to_le_bytes());
+        match scratch.hidden.buffer() {
+            Some(buffer) => Ok(self.stream.write(buffer, 0, &pinned[..bytes])?),
+            None => Ok(()),
+        }
+    }
+
+    fn read_hidden(&self, scratch: &mut Scratch<R>, out: &mut [f32]) -> Result<()> {
+        copy_values(self.returned(&scratch.hidden, size_of_val(out), &mut scratch.returned)?, out);
+        Ok(())
     }
 
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {

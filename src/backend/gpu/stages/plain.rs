@@ -3,6 +3,7 @@
 use super::Gpu;
 use super::code::Code;
 use super::scratch::{Room, Scratch};
+use super::slabs::Slabs;
 use super::weights::Layer;
 use crate::backend::gpu::kernels::{
     FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, Groups, Kernel, Routed, Router, SPAN, THREADS,
@@ -29,6 +30,7 @@ pub(super) struct Kernels<R: Runtime> {
     pub(super) activate: Function<R>,
     combine: Function<R>,
     combine_residual: Function<R>,
+    pub(super) slabs: Option<Slabs<R>>,
 }
 
 /// A kernel for each type of cache.
@@ -105,6 +107,15 @@ impl<R: Runtime> Kernels<R> {
             activate: kernel(Kernel::Activate)?,
             combine: kernel(Kernel::Combine)?,
             combine_residual: kernel(Kernel::CombineResidual)?,
+            slabs: code
+                .has_blas
+                .then(|| {
+                    Ok::<_, GpuError>(Slabs {
+                        gather: kernel(Kernel::Gather)?,
+                        scatter: kernel(Kernel::Scatter)?,
+                    })
+                })
+                .transpose()?,
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::Gpu;
 use super::code::Products;
 use super::scratch::{Room, Scratch};
+use super::slabs::Part;
 use super::weights::{Activation, Head, Heads, Layer, Weights};
 use crate::backend::gpu::kernels::{
     self, Groups, MMA_OUTPUTS, MMA_ROWS, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS,
@@ -19,6 +20,8 @@ pub(super) enum Way {
     Tiled,
     /// The same by matrix instructions.
     Mma,
+    /// The vendor's library, on unpacked weights.
+    Slabs,
 }
 
 /// Rows up to which a batch is one of a few.
@@ -36,16 +39,19 @@ impl Way {
         }
     }
 
-    pub(super) fn of_layer<R: Runtime>(layer: &Layer<R>, rows: usize) -> Self {
-        Self::new(rows, layer.has_mma)
-    }
-
     pub(super) fn of_head<R: Runtime>(head: &Head<R>, rows: usize) -> Self {
         Self::new(rows, head.output_products.mma.is_some())
     }
 }
 
 impl<R: Runtime> Gpu<R> {
+    pub(super) fn way(&self, layer: &Layer<R>, rows: usize) -> Way {
+        match self.blas {
+            Some((from, _)) if rows >= from.max(FEW_ROWS + 1) => Way::Slabs,
+            _ => Way::new(rows, layer.has_mma),
+        }
+    }
+
     /// What matrix instructions take of activations: bf16, and sums for formats with minima.
     pub(super) fn narrow(
         &self,
@@ -54,11 +60,39 @@ impl<R: Runtime> Gpu<R> {
         minima: bool,
         scratch: &Scratch<R>,
     ) -> Result<()> {
-        let (to, from, values) = (scratch.narrow.pointer(), from.pointer(), count as i32);
-        let arguments = [(&to).into(), (&from).into(), (&values).into()];
-        // SAFETY: both hold as many.
-        unsafe { self.launch(&self.kernels.narrow, [count.div_ceil(THREADS), 1, 1], 0, arguments) }?;
+        self.narrow_values(&scratch.narrow, from, count)?;
         if minima { self.row_sums(&scratch.narrow, count, scratch) } else { Ok(()) }
+    }
+
+    /// Values as bf16.
+    pub(super) fn narrow_values(&self, to: &Room<R>, from: &Room<R>, count: usize) -> Result<()> {
+        for start in (0..count).step_by(MOST_VALUES) {
+            let part = MOST_VALUES.min(count - start);
+            let (to, from, values) = (
+                to.pointer().offset(start * 2),
+                from.pointer().offset(start * size_of::<f32>()),
+                part as i32,
+            );
+            let arguments = [(&to).into(), (&from).into(), (&values).into()];
+            // SAFETY: both hold `count` values.
+            unsafe { self.launch(&self.kernels.narrow, [part.div_ceil(THREADS), 1, 1], 0, arguments) }?;
+        }
+        Ok(())
+    }
+
+    /// GELU of `scratch.gate` times `scratch.up`.
+    pub(super) fn activate_values(&self, to: &Room<R>, count: usize, scratch: &Scratch<R>) -> Result<()> {
+        let round = self.round();
+        for start in (0..count).step_by(MOST_VALUES) {
+            let part = MOST_VALUES.min(count - start);
+            let [out, gate, up] =
+                [to, &scratch.gate, &scratch.up].map(|room| room.pointer().offset(start * size_of::<f32>()));
+            let values = part as i32;
+            let arguments = [(&out).into(), (&gate).into(), (&up).into(), (&values).into(), (&round).into()];
+            // SAFETY: all three hold `count` values; each is read before what is computed of it is written.
+            unsafe { self.launch(&self.kernels.activate, [part.div_ceil(THREADS), 1, 1], 0, arguments) }?;
+        }
+        Ok(())
     }
 
     /// Makes room for what [`narrow`](Self::narrow) makes of `rows` rows of a width.
@@ -89,6 +123,10 @@ impl<R: Runtime> Gpu<R> {
         [scale, cap]: [f32; 2],
         scratch: &Scratch<R>,
     ) -> Result<()> {
+        if way == Way::Slabs {
+            let all = Part { first: 0, rows, expert: 0 };
+            return self.multiply_slabs(to, &scratch.narrow, weights, products, all, scratch);
+        }
         let (to, count, outputs) = (to.pointer(), rows as i32, weights.outputs);
         let matrix = &weights.matrix;
         if let (Way::Mma, Some(kernel)) = (way, &products.mma) {
@@ -174,7 +212,10 @@ impl<R: Runtime> Gpu<R> {
         let bytes = rows * config.kv_width() * size_of::<f32>();
         scratch.key.make(&self.device, bytes)?;
         scratch.value.make(&self.device, bytes)?;
-        if way == Way::Mma {
+        if way == Way::Slabs {
+            self.make_slab(scratch)?;
+        }
+        if matches!(way, Way::Mma | Way::Slabs) {
             self.make_narrow(rows, config.width, scratch)?;
             let minima = layer.query_key_value.iter().any(|weights| weights.format.has_minima());
             self.narrow(&scratch.normed, rows * config.width, minima, scratch)?;
@@ -206,7 +247,7 @@ impl<R: Runtime> Gpu<R> {
     /// Attention's output projection.
     pub(super) fn project_output(&self, way: Way, layer: &Layer<R>, scratch: &mut Scratch<R>) -> Result<()> {
         let (rows, width) = (scratch.rows, self.config.query_width());
-        if way == Way::Mma {
+        if matches!(way, Way::Mma | Way::Slabs) {
             self.make_narrow(rows, width, scratch)?;
             self.narrow(&scratch.attended, rows * width, layer.output.format.has_minima(), scratch)?;
         }
@@ -223,7 +264,10 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<()> {
         let config = &self.config;
         let pairs = scratch.rows * config.selected_experts;
-        let way = Way::of_layer(layer, scratch.rows);
+        let way = self.way(layer, scratch.rows);
+        if way == Way::Slabs {
+            return self.run_experts_by_slabs(layer, groups, scratch);
+        }
         // Half-empty tiles of many pairs are slower than full ones of a few.
         let sparse = way == Way::Tiled && pairs < FEW_ROWS * config.experts;
         let way = if sparse { Way::Few } else { way };
@@ -296,7 +340,7 @@ impl<R: Runtime> Gpu<R> {
                         [(&to).into(), (&from).into(), matrix.into(), groups.into(), (&share).into()];
                     self.launch(kernel, grid, 0, arguments)
                 }
-                Way::Tiled => {
+                Way::Tiled | Way::Slabs => {
                     let arguments = [
                         (&to).into(),
                         (&from).into(),
@@ -353,7 +397,7 @@ impl<R: Runtime> Gpu<R> {
                     ];
                     self.launch(kernel, grid, 0, arguments)
                 }
-                Way::Tiled => {
+                Way::Tiled | Way::Slabs => {
                     let arguments = [
                         (&out).into(),
                         (&x).into(),
@@ -401,22 +445,7 @@ impl<R: Runtime> Gpu<R> {
         self.expert_linear(way, &scratch.up, x, &layer.up, up_products, groups, selected, scratch)?;
         // Matrix instructions take bf16, into which they are then narrowed.
         let to = if way == Way::Mma { &scratch.gate } else { &scratch.activated };
-        let round = self.round();
-        for start in (0..count).step_by(MOST_VALUES) {
-            let part = MOST_VALUES.min(count - start);
-            let [out, gate, up] =
-                [to, &scratch.gate, &scratch.up].map(|room| room.pointer().offset(start * size_of::<f32>()));
-            let values = part as i32;
-            let arguments = [(&out).into(), (&gate).into(), (&up).into(), (&values).into(), (&round).into()];
-            // SAFETY: all three hold `count` values; each is read before what is computed of it is written.
-            unsafe { self.launch(&self.kernels.activate, [part.div_ceil(THREADS), 1, 1], 0, arguments) }?;
-            if way == Way::Mma {
-                let to = scratch.activated.pointer().offset(start * 2);
-                let arguments = [(&to).into(), (&out).into(), (&values).into()];
-                // SAFETY: as above.
-                unsafe { self.launch(&self.kernels.narrow, [part.div_ceil(THREADS), 1, 1], 0, arguments) }?;
-            }
-        }
-        Ok(())
+        self.activate_values(to, count, scratch)?;
+        if way == Way::Mma { self.narrow_values(&scratch.activated, to, count) } else { Ok(()) }
     }
 }

@@ -120,8 +120,12 @@ pub struct Scratch<R: Runtime> {
     pub(super) up: Room<R>,            // [pairs, ffn_width]
     pub(super) activated: Room<R>,     // [pairs, ffn_width], bf16 where matrix instructions make it
     pub(super) down: Room<R>,          // [pairs, width]
+    pub(super) sorted: Room<R>,        // [pairs, width], in the order of their experts
+    pub(super) slab: Room<R>,          // bf16 [outputs, inputs] or [inputs, outputs] of some outputs
     pub(super) outputs: Room<R>,       // [rows, vocab or width]
     pub(super) graphs: Graphs<R>,
+    /// When the last layers that were queued are done.
+    pub(super) queued: Vec<Event<R>>,
     /// What came back.
     pub(super) returned: Option<Pinned<R>>,
 }
@@ -158,8 +162,11 @@ impl<R: Runtime> Default for Scratch<R> {
             up: Room::default(),
             activated: Room::default(),
             down: Room::default(),
+            sorted: Room::default(),
+            slab: Room::default(),
             outputs: Room::default(),
             graphs: Graphs::default(),
+            queued: Vec::new(),
             returned: None,
         }
     }

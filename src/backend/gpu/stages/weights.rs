@@ -13,7 +13,7 @@ use crate::backend::gpu::{Buffer, Function, GpuError, Runtime};
 use crate::backend::{BackendError, values};
 use crate::control::Control;
 use crate::error::Result;
-use crate::tensor::{Layout, Matrix, Vector};
+use crate::tensor::{DType, Layout, Matrix, Vector};
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 /// A matrix, or one of each expert, one after another.
@@ -169,9 +169,29 @@ impl<'a, R: Runtime> Loading<'a, R> {
         self.matrices(std::slice::from_ref(matrix), matrix.outputs)
     }
 
-    /// Matrices of all experts.
+    /// Matrices of all experts; of a layer without, whose experts are computed elsewhere, a stand-in that is never read.
     fn experts(&mut self, matrices: &'a [Matrix]) -> Result<Weights<R>> {
-        self.matrices(matrices, matrices.first().map_or(0, |first| first.outputs))
+        let Some(first) = matrices.first() else {
+            let none = self.gpu.device.allocate(0, "weights")?;
+            let format = Format::new(DType::F32, Layout::OutIn).ok_or(BackendError::Batch)?;
+            let matrix = kernels::Matrix {
+                data: none.pointer().0,
+                scales: 0,
+                scale_inputs: 1,
+                scale_outputs: 1,
+                inputs: 0,
+                outputs: 0,
+            };
+            return Ok(Weights {
+                format,
+                matrix,
+                inputs: 0,
+                outputs: 0,
+                _data: Arc::new(none),
+                _scales: None,
+            });
+        };
+        self.matrices(matrices, first.outputs)
     }
 
     /// A matrix of heads, which the rotary embedding turns by halves.

@@ -48,6 +48,10 @@ pub(super) fn text(checkpoint: &Checkpoint, plan: &Plan) -> String {
     lines.push(format!(
         "a token reads: {weights} of weights, {session} of keys and values at the end of the context"
     ));
+    let is_used = |host: bool| plan.places.iter().any(|place| place.is_used() && place.host == host);
+    if is_used(true) && is_used(false) {
+        lines.push(format!("between device and host: {} per token, there and back", size(plan.hidden)));
+    }
     if plan.hops > 0 {
         let (hidden, hops, link) = (size(plan.hidden), plan.hops, plan.link as f64);
         let micros = plan.hidden as f64 / link * 1e6;

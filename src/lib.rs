@@ -83,7 +83,7 @@ pub use session::{
     Entry, Finish, Generate, Generation, Piece, Prompt, Session, SessionError, SessionOptions, Want,
     log_probability,
 };
-pub use source::{FileFolder, FileSource, Folder, JoinedSource, MemoryFolder, MemorySource, Source};
+pub use source::{FileFolder, FileSource, Folder, Formula, JoinedSource, MemoryFolder, MemorySource, Source};
 pub use tensor::{Blob, DType, Layout, Matrix, Scales, Vector};
 pub use text::{TextStream, Tokenizer, TokenizerError};
 pub use threads::{Pool, Threads};

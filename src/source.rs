@@ -32,6 +32,33 @@ pub trait Source: Send + Sync {
     ///
     /// Once it has shown them it does not fail for the same range.
     fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>>;
+
+    /// How a device can make the same bytes itself, if it can.
+    fn formula(&self) -> Option<Formula<'_>> {
+        None
+    }
+}
+
+/// Bytes that depend on nothing but their place, eight at a time: those of the word `i` are `mix(key, i) & random | fixed`, lowest
+/// first, with the masks `i % masks.len()`.
+#[derive(Clone, Copy, Debug)]
+pub struct Formula<'a> {
+    /// Tells sources of the same masks apart.
+    pub key: u64,
+    /// Bits that are random, and those that are set.
+    pub masks: &'a [[u64; 2]],
+}
+
+impl Formula<'_> {
+    /// The number at `index` of a sequence: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+    #[must_use]
+    #[inline(always)]
+    pub const fn mix(key: u64, index: u64) -> u64 {
+        let z = key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
 }
 
 /// A set of named [`Source`]s.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::source::Source;
+use crate::source::{Formula, Source};
 
 /// How the elements of a stored tensor are written.
 ///
@@ -211,6 +211,13 @@ impl Blob {
             (Some(start), Some(end)) if end <= self.range.end => self.source.read_at(start, out),
             _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// How a device can make the bytes itself: those of sources that say so, from their beginning on, in whole words.
+    #[must_use]
+    pub fn formula(&self) -> Option<Formula<'_>> {
+        let is_whole = self.range.start == 0 && self.range.end.is_multiple_of(size_of::<u64>() as u64);
+        self.source.formula().filter(|formula| is_whole && !formula.masks.is_empty())
     }
 
     /// A part of the blob; `None` if it does not lie inside.

@@ -82,6 +82,7 @@ fn gpu<R: Runtime>(
         None => CompileOptions::new(),
     };
     let gpu = GpuOptions::new().precision(options.precision).compile(compile);
+    let gpu = options.graphs.into_iter().fold(gpu, GpuOptions::graphs);
     let runtime = Arc::new(R::load()?);
     // Before kernels are compiled, and long before weights are loaded.
     let Memory { free, .. } = gpu::Device::open(&runtime, ordinal)?.memory()?;

@@ -29,6 +29,7 @@ pub struct ModelOptions {
     pub(crate) kv_limit: Option<u64>,
     pub(crate) batch_rows: Option<usize>,
     pub(crate) kernel_cache: Option<PathBuf>,
+    pub(crate) graphs: Option<bool>,
     pub(crate) gpu_layers: Option<usize>,
     pub(crate) experts_on_cpu: Option<usize>,
 }
@@ -132,6 +133,14 @@ impl ModelOptions {
         self.kernel_cache = Some(folder.into());
         self
     }
+
+    /// Whether a GPU is given whole passes of a few tokens at once, as graphs, instead of kernel by kernel; by default where its driver
+    /// can be relied upon for that.
+    #[must_use]
+    pub fn graphs(mut self, graphs: bool) -> Self {
+        self.graphs = Some(graphs);
+        self
+    }
 }
 
 impl fmt::Debug for ModelOptions {
@@ -147,6 +156,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_limit", &self.kv_limit)
             .field("batch_rows", &self.batch_rows)
             .field("kernel_cache", &self.kernel_cache)
+            .field("graphs", &self.graphs)
             .field("gpu_layers", &self.gpu_layers)
             .field("experts_on_cpu", &self.experts_on_cpu)
             .finish()

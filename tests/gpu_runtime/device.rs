@@ -1,7 +1,7 @@
 //! The device of a test, its kernels and its files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::id;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
     pub(crate) fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu-{name}-{}", id()));
+        let path = crate::stand_in::tmp().join(format!("gpu-{name}-{}", id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use grok1::backend::gpu::{Device, GpuError, Runtime};
 use grok1::backend::{Backend, Batch, Observer, PageId, Row, Sequence};
-use grok1::checkpoint::{self, Checkpoint};
+use grok1::checkpoint::{self, Checkpoint, Synthetic};
 use grok1::{
     Blob, Cancel, Control, DType, ErrorKind, Layout, MemorySource, Model, ModelOptions, Outcome, Result,
     Source,
 };
 
 use crate::open;
-use crate::support::models::tiny_path;
+use crate::support::models::{logits, tiny_path};
 use crate::support::stages::{BLOCKS, Stored, checkpoint, config};
 
 fn blob(bytes: Vec<u8>) -> Blob {
@@ -188,4 +188,61 @@ fn a_device_that_is_full_tells_what_is_missing_and_is_empty_afterwards() {
     if std::env::var("GROK1_GPU").is_err() {
         on_each_runtime!(claim, "STANDIN_MEMORY" = "5000000");
     }
+}
+
+/// Bytes that nobody can make.
+struct Opaque(Blob);
+
+impl Source for Opaque {
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn slice(&self, _: Range<u64>) -> io::Result<Option<&[u8]>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn random_weights_that_the_device_makes_are_the_hosts() {
+    fn claim<R: Runtime>() {
+        // Packed matrices with and without scales, and others that are as stored.
+        for text in ["type=i8", "type=q4_k", "type=iq3_xxs", "type=q5_1,head_type=f16"] {
+            let options: Synthetic = format!(
+                "layers=2,width=256,heads=4,kv_heads=2,head_dim=64,experts=4,ffn=512,vocab=512,{text}"
+            )
+            .parse()
+            .unwrap();
+            let made = checkpoint::synthetic(&options).unwrap();
+            assert!(made.layers[0].down[0].data.formula().is_some());
+            let mut read = checkpoint::synthetic(&options).unwrap();
+            let head = &mut read.head.embedding;
+            let matrices = read.layers.iter_mut().flat_map(|layer| {
+                let one = [&mut layer.query, &mut layer.key, &mut layer.value, &mut layer.output];
+                one.into_iter().chain(&mut layer.gate).chain(&mut layer.up).chain(&mut layer.down)
+            });
+            for matrix in matrices.chain([head]) {
+                let data = matrix.data.clone();
+                let len = data.len();
+                matrix.data = Blob::new(Arc::new(Opaque(data)), 0..len).unwrap();
+            }
+            let runtime = Arc::new(R::load().unwrap());
+            let tokens: Vec<u32> = (0..5).map(|index| index * 97).collect();
+            let [made, read] = [made, read].map(|checkpoint| {
+                let model = load(&runtime, checkpoint, &Control::new()).unwrap();
+                logits(&model, &tokens)
+            });
+            assert!(made.iter().flatten().all(|logit| logit.is_finite()));
+            assert_eq!(made, read, "{text}");
+        }
+    }
+    on_each_runtime!(claim);
 }

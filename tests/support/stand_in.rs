@@ -66,8 +66,12 @@ pub(crate) struct StandIns {
 }
 
 impl StandIns {
-    /// Builds them, unless that was done before; `None`, which is told, without g++.
+    /// Builds them, unless that was done before; `None`, which is told, without g++ and where the real driver is wanted.
     pub(crate) fn get() -> Option<&'static Self> {
+        if real().is_some() {
+            eprintln!("skipped: not of a real driver");
+            return None;
+        }
         static BUILT: OnceLock<Option<StandIns>> = OnceLock::new();
         let built = BUILT.get_or_init(Self::build);
         if built.is_none() {
@@ -91,7 +95,7 @@ impl StandIns {
         {
             fs::read(sources.join(name)).unwrap().hash(&mut digest);
         }
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let root = tmp();
         let folder = root.join(format!("stand-ins-{:016x}", digest.finish()));
         if !folder.exists() {
             // Whole, or not there.
@@ -139,7 +143,9 @@ pub(crate) fn again(test: &str, runtime: &str, libraries: &[PathBuf]) -> Command
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env(RUNTIME, runtime).env("LD_LIBRARY_PATH", env::join_paths(libraries).unwrap());
-    if let Some(stand_ins) = StandIns::get() {
+    if real().is_none()
+        && let Some(stand_ins) = StandIns::get()
+    {
         command.env("STANDIN_SHIM", stand_ins.path("shim"));
     }
     command
@@ -150,7 +156,11 @@ pub(crate) fn on(test: &str, runtime: &str, settings: &[(&str, &str)]) -> Option
     let mut command = match real() {
         Some(real) if real == runtime => {
             let mut command = again(test, runtime, &[]);
-            command.env_remove("LD_LIBRARY_PATH");
+            // Where the driver and its compiler are is the caller's to say.
+            match env::var_os("LD_LIBRARY_PATH") {
+                Some(path) => command.env("LD_LIBRARY_PATH", path),
+                None => command.env_remove("LD_LIBRARY_PATH"),
+            };
             command
         }
         Some(_) => return None,
@@ -194,6 +204,12 @@ pub(crate) fn is_caught(test: &str, words: &str) {
 pub(crate) fn cache() -> PathBuf {
     match env::var("STANDIN_SHIM") {
         Ok(shim) => Path::new(&shim).with_file_name("cache"),
-        Err(_) => Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-kernels"),
+        Err(_) => tmp().join("gpu-kernels"),
     }
+}
+
+/// Where tests keep files: as Cargo told when they were built, unless whoever runs them elsewhere tells it in the same variable.
+pub(crate) fn tmp() -> PathBuf {
+    let told = env::var_os("CARGO_TARGET_TMPDIR");
+    told.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }

@@ -34,6 +34,8 @@ mod properties;
 mod version;
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
+mod bandwidth;
+#[cfg(any(feature = "cuda", feature = "hip"))]
 mod blas;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod cache;
@@ -65,6 +67,7 @@ pub use self::version::Version;
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub use self::{
+    bandwidth::copy_bandwidth,
     blas::{Blas, BlasLibrary, Gemm, Operands},
     compile::{CompileOptions, Program, compile},
     compiler::Compiler,

@@ -1,10 +1,10 @@
-//! How fast all CPUs together read memory: the limit of decode.
+//! How fast the memory is that weights are read from: the limit of decode.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use grok1::{Pool, Result, Threads};
+use grok1::{Device, Pool, Result, Threads};
 
 use crate::error::CommandError;
 use crate::machine;
@@ -17,7 +17,28 @@ const PART: usize = 8 << 20;
 const TOTAL: usize = 512 << 20;
 const PER_CPU: usize = 64 << 20;
 
-/// Bytes per second of the fastest of several passes.
+/// Bytes per second that a device's memory gives; `None` if that cannot be measured.
+pub(crate) fn of(device: Device) -> Result<Option<f64>> {
+    match device {
+        Device::Cpu => measure().map(Some),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => Ok(copies::<grok1::backend::gpu::Cuda>(ordinal)),
+        #[cfg(feature = "hip")]
+        Device::Hip(ordinal) => Ok(copies::<grok1::backend::gpu::Hip>(ordinal)),
+        _ => Ok(None),
+    }
+}
+
+/// Of a GPU, which may have no room left for it.
+#[cfg(any(feature = "cuda", feature = "hip"))]
+fn copies<R: grok1::backend::gpu::Runtime>(ordinal: usize) -> Option<f64> {
+    use grok1::backend::gpu::{Device, copy_bandwidth};
+
+    let device = Device::open(&std::sync::Arc::new(R::load().ok()?), ordinal).ok()?;
+    copy_bandwidth(&device).ok()
+}
+
+/// Bytes per second that all CPUs together read, of the fastest of several passes.
 pub(crate) fn measure() -> Result<f64> {
     let pool = Threads::new(0).map_err(CommandError::Threads)?;
     let affordable = machine::memory().map_or(TOTAL, |bytes| usize::try_from(bytes / 4).unwrap_or(TOTAL));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use grok1::{Model, Result, SessionOptions};
+use grok1::{Model, ModelConfig, ModelOptions, Result, SessionOptions};
 use serde::Serialize;
 
 use crate::model::{KvTypeName, Loading, Location, PrecisionName};
@@ -25,6 +25,12 @@ pub(crate) struct Args {
     /// Runs that are measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Tokens of the prompt that go through the layers together; 512 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_rows: Option<u32>,
+    /// Give a GPU kernel by kernel, instead of whole passes as graphs
+    #[arg(long)]
+    no_graphs: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -41,18 +47,37 @@ struct Report {
     prompt_tokens: u32,
     tokens: u32,
     runs: u32,
+    /// Bytes of weights per second in which the model was loaded.
+    load: f64,
     /// Tokens per second.
     prefill: f64,
     decode: f64,
+    /// Floating-point operations per second that these tokens of the prompt took, in products with weights.
+    prefill_flops: f64,
     bytes_per_token: u64,
-    /// Bytes per second, of the processor's memory.
+    /// Bytes per second, of the device's memory.
     bandwidth: Option<f64>,
     bandwidth_share: Option<f64>,
 }
 
+impl Args {
+    /// What only measurements choose.
+    fn adjust(&self, mut options: ModelOptions) -> ModelOptions {
+        if let Some(rows) = self.batch_rows {
+            options = options.batch_rows(rows as usize);
+        }
+        if self.no_graphs {
+            options = options.graphs(false);
+        }
+        options
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = args.location.open()?;
-    let model = args.loading.load(checkpoint)?;
+    let start = Instant::now();
+    let model = args.loading.load_with(checkpoint, |options| args.adjust(options))?;
+    let load = model.checkpoint().bytes() as f64 / start.elapsed().as_secs_f64();
     let (prompt, tokens) = (args.prompt_tokens as usize, args.tokens as usize);
     measure(&model, prompt, tokens)?;
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
@@ -62,8 +87,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         decodes.push(decode);
     }
     let speed = Speed::measured(&model, median(prefills), median(decodes))?;
+    let prefill_flops = speed.prefill * flops_per_token(model.config());
     if !args.json {
-        return output::print(format!("device: {}\n{speed}", model.device()));
+        let teraflops = prefill_flops / 1e12;
+        return output::print(format!(
+            "device: {}\n{speed}products: {teraflops:.3} TFLOP/s in prefill\n",
+            model.device()
+        ));
     }
     output::print_json(&Report {
         device: model.device().to_owned(),
@@ -72,8 +102,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         prompt_tokens: args.prompt_tokens,
         tokens: args.tokens,
         runs: args.runs,
+        load,
         prefill: speed.prefill,
         decode: speed.decode,
+        prefill_flops,
         bytes_per_token: speed.bytes_per_token,
         bandwidth: speed.bandwidth,
         bandwidth_share: speed.share(),
@@ -98,6 +130,14 @@ fn measure(model: &Model, prompt: usize, tokens: usize) -> Result<(f64, f64)> {
         session.feed(&[token], &control)?;
     }
     Ok((prefill, rate(tokens.len(), start.elapsed())))
+}
+
+/// Products and sums of a token with the matrices of all layers. Attention itself comes to little for prompts of usual length, and the
+/// head is computed for the last token only.
+fn flops_per_token(config: &ModelConfig) -> f64 {
+    let attention = config.width * (2 * config.query_width() + 2 * config.kv_width());
+    let experts = 3 * config.selected_experts * config.width * config.ffn_width;
+    2.0 * (config.layers * (attention + experts)) as f64
 }
 
 /// Tokens from all over the vocabulary, so that all experts get work.

@@ -85,6 +85,15 @@ const ALL: &str = "4294967295";
 impl Loading {
     /// Loads the weights.
     pub(crate) fn load(&self, checkpoint: Checkpoint) -> Result<Model> {
+        self.load_with(checkpoint, |options| options)
+    }
+
+    /// Loads the weights, with options that only some subcommands have.
+    pub(crate) fn load_with(
+        &self,
+        checkpoint: Checkpoint,
+        more: impl FnOnce(ModelOptions) -> ModelOptions,
+    ) -> Result<Model> {
         let options = ModelOptions::new()
             .precision(match self.precision {
                 PrecisionName::Exact => Precision::Exact,
@@ -105,7 +114,7 @@ impl Loading {
             Some(layers) => options.experts_on_cpu(layers),
             None => options,
         };
-        Model::load(checkpoint, options, &progress::control())
+        Model::load(checkpoint, more(options), &progress::control())
     }
 }
 

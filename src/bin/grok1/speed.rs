@@ -15,7 +15,7 @@ pub(crate) struct Speed {
     pub(crate) decode: f64,
     /// Bytes of weights that one generated token reads.
     pub(crate) bytes_per_token: u64,
-    /// Bytes per second that the processor's memory gives, if that is what computed.
+    /// Bytes per second that the memory of what computed gives: read by a processor, read and written in copies by a GPU.
     pub(crate) bandwidth: Option<f64>,
 }
 
@@ -23,8 +23,9 @@ impl Speed {
     /// Measures the bandwidth and puts it beside what was measured of `model`.
     pub(crate) fn measured(model: &Model, prefill: f64, decode: f64) -> Result<Self> {
         let bytes_per_token = model.checkpoint().bytes_per_token();
-        let is_processor = model.device().starts_with("cpu ");
-        let bandwidth = is_processor.then(bandwidth::measure).transpose()?;
+        // "cpu (…)", "cuda:0 (…)"
+        let device = model.device().split(' ').next().and_then(|name| name.parse().ok());
+        let bandwidth = device.map(bandwidth::of).transpose()?.flatten();
         Ok(Self { prefill, decode, bytes_per_token, bandwidth })
     }
 

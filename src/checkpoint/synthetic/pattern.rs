@@ -1,4 +1,4 @@
-//! What random weights of each type look like. Uses `quant`.
+//! What random weights of each type look like. Uses `quant` and `source`.
 //!
 //! Every type is a pattern of bits that are random and bits that are not: exponents and scales are set so that weights have the
 //! wanted size, signs and codes are free. Making such bytes is one mix of their number, one AND and one OR for eight of them.
@@ -6,30 +6,16 @@
 use half::{bf16, f16};
 
 use crate::quant;
+use crate::source::Formula;
 use crate::tensor::DType;
 
-/// Eight bytes that are made at once.
-#[derive(Clone, Copy)]
-struct Word {
-    random: u64,
-    fixed: u64,
-}
+/// Bits of eight bytes that are random, and those that are set.
+type Word = [u64; 2];
 
-impl Word {
-    /// These bytes of a tensor.
-    #[inline(always)]
-    fn bytes(self, key: u64, index: u64) -> [u8; 8] {
-        (mix(key, index) & self.random | self.fixed).to_le_bytes()
-    }
-}
-
-/// The number at `index` of a sequence: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+/// The bytes of the word at an index of a tensor.
 #[inline(always)]
-fn mix(key: u64, index: u64) -> u64 {
-    let z = key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+fn bytes([random, fixed]: Word, key: u64, index: u64) -> [u8; 8] {
+    (Formula::mix(key, index) & random | fixed).to_le_bytes()
 }
 
 /// The bytes of a tensor but for their randomness; repeats.
@@ -114,10 +100,8 @@ impl Pattern {
         let times = (WORDS * 8).div_ceil(random.len()).next_multiple_of(8);
         let (random, fixed) = (random.repeat(times), fixed.repeat(times));
         let words = random.as_chunks().0.iter().zip(fixed.as_chunks().0);
-        let word = |(random, fixed): (&[u8; 8], &[u8; 8])| Word {
-            random: u64::from_le_bytes(*random),
-            fixed: u64::from_le_bytes(*fixed),
-        };
+        let word =
+            |(random, fixed): (&[u8; 8], &[u8; 8])| [random, fixed].map(|half| u64::from_le_bytes(*half));
         Self(words.map(word).collect())
     }
 
@@ -137,7 +121,7 @@ impl Pattern {
             (run, words) = words.split_at_mut(words.len().min(pattern.len()));
             let end = index + run.len() as u64;
             for ((index, out), word) in (index..).zip(run).zip(pattern) {
-                *out = word.bytes(key, index);
+                *out = bytes(*word, key, index);
             }
             index = end;
         }
@@ -146,8 +130,13 @@ impl Pattern {
         }
     }
 
+    /// The same bytes, for others to make.
+    pub(super) fn formula(&self, key: u64) -> Formula<'_> {
+        Formula { key, masks: &self.0 }
+    }
+
     fn word(&self, key: u64, index: u64) -> [u8; 8] {
-        self.0[self.place(index)].bytes(key, index)
+        bytes(self.0[self.place(index)], key, index)
     }
 
     fn place(&self, index: u64) -> usize {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pattern::Pattern;
-use crate::source::Source;
+use crate::source::{Formula, Source};
 
 /// Random bytes in a pattern; any range of them is the same however it is read.
 pub(super) struct Random {
@@ -36,5 +36,9 @@ impl Source for Random {
     /// There is nothing to show: whoever wants weights in memory reads them into their own.
     fn slice(&self, _: Range<u64>) -> io::Result<Option<&[u8]>> {
         Ok(None)
+    }
+
+    fn formula(&self) -> Option<Formula<'_>> {
+        Some(self.pattern.formula(self.key))
     }
 }

@@ -332,6 +332,8 @@ pub enum Kernel {
     GateUpTiled(Format),
     /// [`ExpertLinear`](Self::ExpertLinear) for many pairs.
     ExpertLinearTiled(Format),
+    /// Bytes of random weights: see [`Formula`](crate::Formula).
+    Generate,
     /// Activations as bf16, for matrix instructions.
     Narrow,
     /// Sums of activations, for formats with minima.
@@ -380,6 +382,7 @@ impl Kernel {
             Self::LinearTiled(format) => ("linear_tiled", Some(format.name()), None),
             Self::GateUpTiled(format) => ("gate_up_tiled", Some(format.name()), None),
             Self::ExpertLinearTiled(format) => ("expert_linear_tiled", Some(format.name()), None),
+            Self::Generate => ("generate", None, None),
             Self::Narrow => ("narrow", None, None),
             Self::RowSums => ("row_sums", None, None),
             Self::LinearTiledMma(format) => ("linear_tiled_mma", Some(format.name()), None),
@@ -473,6 +476,7 @@ impl KernelSet {
             | Kernel::Residual
             | Kernel::Route
             | Kernel::Group
+            | Kernel::Generate
             | Kernel::Narrow
             | Kernel::RowSums
             | Kernel::Activate
@@ -524,6 +528,7 @@ impl KernelSet {
                 Kernel::Residual,
                 Kernel::Route,
                 Kernel::Group,
+                Kernel::Generate,
                 Kernel::Narrow,
                 Kernel::RowSums,
                 Kernel::Activate,
@@ -595,6 +600,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("gate_up_tiled.cu"),
         file!("gate_up_tiled_mma.cu"),
         file!("gather.cu"),
+        file!("generate.cu"),
         file!("group.cu"),
         file!("iq.h"),
         file!("k.h"),

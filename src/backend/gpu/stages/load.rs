@@ -1,8 +1,9 @@
 //! Weights on their way to a device. Uses `device`, `values` and `tensor`.
 //!
 //! Several threads fill a ring of pinned memory, the caller's submits the copies, and an event tells when a part of the ring is free
-//! again. Matrices that are packed wait on the device for that, while the next is copied. Bytes are read, not looked at where they are mapped: a mapping costs a fault for every few pages, which are looked at once;
-//! and a failing disk is an error, not a signal.
+//! again. Matrices that are packed wait on the device for that, while the next is copied. Bytes are read, not looked at where they are
+//! mapped: a mapping costs a fault for every few pages, which are looked at once; and a failing disk is an error, not a signal. Random
+//! weights take no way: the device makes them.
 
 use std::collections::BTreeMap;
 use std::iter::Enumerate;
@@ -19,6 +20,7 @@ use crate::backend::gpu::{
 use crate::backend::{BackendError, values};
 use crate::control::{Control, Task};
 use crate::error::Result;
+use crate::source::Formula;
 use crate::tensor::{Matrix, Vector};
 
 /// Threads that read, unless there are fewer CPUs. One copies 8 to 10 GB/s out of the page cache, and a link of PCIe 5 takes 55; a disk
@@ -44,7 +46,15 @@ pub(super) enum Content<'a> {
     Vector(&'a Vector), // [len]
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
+    /// How the device makes its bytes, if it can.
+    fn formula(self) -> Option<Formula<'a>> {
+        match self {
+            Self::Elements(matrix) => matrix.data.formula(),
+            _ => None,
+        }
+    }
+
     /// Bytes on the device.
     pub(super) fn bytes(self) -> usize {
         let numbers = match self {
@@ -109,7 +119,8 @@ impl<R: Runtime> Pack<R> {
 type Block<'a, R> = (&'a Transfer<'a, R>, Range<usize>);
 
 fn blocks<'a, R: Runtime>(transfers: &'a [Transfer<'a, R>]) -> impl Iterator<Item = Block<'a, R>> {
-    transfers.iter().flat_map(|transfer| {
+    let read = transfers.iter().filter(|transfer| transfer.content.formula().is_none());
+    read.flat_map(|transfer| {
         let bytes = transfer.content.bytes();
         (0..bytes).step_by(BLOCK).map(move |start| (transfer, start..bytes.min(start + BLOCK)))
     })
@@ -144,6 +155,8 @@ type Filled<R> = (usize, thread::Result<Result<Slot<R>>>);
 pub(super) struct Loader<R: Runtime> {
     copies: Stream<R>,
     packs: Stream<R>,
+    /// [`Kernel::Generate`](crate::backend::gpu::kernels::Kernel::Generate).
+    generate: Function<R>,
     readers: usize,
     ring: Vec<Slot<R>>,
     /// One is copied to while the other is packed.
@@ -151,13 +164,13 @@ pub(super) struct Loader<R: Runtime> {
 }
 
 impl<R: Runtime> Loader<R> {
-    pub(super) fn new(device: &Device<R>) -> Result<Self> {
+    pub(super) fn new(device: &Device<R>, generate: Function<R>) -> Result<Self> {
         let slot = |_| Ok(Slot { bytes: device.pinned(BLOCK)?, copied: device.event()? });
         let ring = (0..BLOCKS).map(slot).collect::<Result<_>>()?;
         let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
         let (copies, packs) = (device.stream()?, device.stream()?);
         let staging = [Staging::new(device)?, Staging::new(device)?];
-        Ok(Self { copies, packs, readers, ring, staging })
+        Ok(Self { copies, packs, generate, readers, ring, staging })
     }
 
     /// Copies all of them. What `stream` is given afterwards sees them; the last copies may still be under way.
@@ -174,6 +187,13 @@ impl<R: Runtime> Loader<R> {
         control: &Control,
     ) -> Result<()> {
         self.stage(device, transfers)?;
+        let total: usize = transfers.iter().map(|transfer| transfer.content.bytes()).sum();
+        let mut done = 0;
+        let mut progress = |bytes: usize| {
+            done += bytes;
+            control.report(Task::Load, done as u64, total as u64);
+        };
+        self.make(device, transfers, control, &mut progress)?;
         let (give, free) = channel();
         let (filled, arrivals) = channel();
         // Nobody has hung up.
@@ -191,7 +211,7 @@ impl<R: Runtime> Loader<R> {
                 }
             }
             drop(filled);
-            self.submit(transfers, give, &arrivals, control)
+            self.submit(transfers, give, &arrivals, control, &mut progress)
         })?;
         let (_, free) = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.ring.extend(free.try_iter());
@@ -214,6 +234,43 @@ impl<R: Runtime> Loader<R> {
         Ok(())
     }
 
+    /// Makes on the device what needs no reading.
+    fn make(
+        &self,
+        device: &Device<R>,
+        transfers: &[Transfer<'_, R>],
+        control: &Control,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let [staging, _] = &self.staging;
+        for transfer in transfers {
+            let Some(Formula { key, masks }) = transfer.content.formula() else { continue };
+            control.check()?;
+            let words: Vec<u8> = masks.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect();
+            let table = device.allocate(words.len(), "random weights")?;
+            self.packs.write(&table, 0, &words)?;
+            let own = transfer.to.pointer().offset(transfer.at);
+            let to = match (&transfer.pack, &staging.stored) {
+                (Some(_), Some(stored)) => stored.pointer(),
+                _ => own,
+            };
+            let bytes = transfer.content.bytes();
+            let (count, period) = ((bytes / size_of::<u64>()) as u64, masks.len() as u32);
+            let grid = [count.div_ceil(THREADS as u64) as u32, 1, 1];
+            let launch = Launch { grid, block: [THREADS as u32, 1, 1], shared_bytes: 0 };
+            let masks = table.pointer();
+            let arguments = [(&to).into(), (&masks).into(), (&key).into(), (&count).into(), (&period).into()];
+            // SAFETY: one has room for the matrix as it is stored, the other holds all masks, until this has run.
+            unsafe { self.packs.launch(&self.generate, launch, arguments) }?;
+            if let Some(pack) = &transfer.pack {
+                pack.launch(&self.packs, own, to)?;
+            }
+            self.packs.record(&staging.packed)?;
+            progress(bytes);
+        }
+        Ok(())
+    }
+
     /// Queues a copy of every block, in order. Readers stop when this ends, since it drops what they wait for.
     fn submit(
         &self,
@@ -221,9 +278,9 @@ impl<R: Runtime> Loader<R> {
         give: Sender<Slot<R>>,
         arrivals: &Receiver<Filled<R>>,
         control: &Control,
+        progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        let total: usize = transfers.iter().map(|transfer| transfer.content.bytes()).sum();
-        let (mut done, mut packed) = (0, 0);
+        let mut packed = 0;
         let mut early = BTreeMap::new();
         for (index, (transfer, range)) in blocks(transfers).enumerate() {
             control.check()?;
@@ -258,8 +315,7 @@ impl<R: Runtime> Loader<R> {
             }
             // Readers that have nothing left to read need no slot.
             _ = give.send(slot);
-            done += range.len();
-            control.report(Task::Load, done as u64, total as u64);
+            progress(range.len());
         }
         Ok(())
     }

@@ -225,7 +225,8 @@ impl<R: Runtime> Gpu<R> {
     fn transfer(&self, loading: Loading<'_, R>, control: &Control) -> Result<()> {
         let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         // Not kept after an error: it may have lost a part.
-        let mut loader = kept.take().map_or_else(|| Loader::new(&self.device), Ok)?;
+        let new = || Loader::new(&self.device, self.code.kernel(Kernel::Generate, 0)?);
+        let mut loader = kept.take().map_or_else(new, Ok)?;
         loader.run(&self.device, &self.stream, &loading.transfers, control)?;
         *kept = Some(loader);
         Ok(())

@@ -430,18 +430,13 @@ struct TableScales {
 // Codes in the order of the lane's weights, eight in a word: those of two neighbours are a byte.
 template <>
 struct Packed<iq4_xs> {
-#ifdef __CUDACC__
-    static const int KEPT_STEPS = 4;
-#else
-    static const int KEPT_STEPS = 1;
-#endif
     static const int WORDS = 8, RUN = 8, SCALE_STEPS = 2;
     static const bool MINS = false, BESIDE = false;
     typedef Scaled<TableScales, MINS> Scales;
 
     DEVICE void values(float (&out)[4], const u32 (&words)[WORDS], int step) {
         // Looked up for a whole tile at once, they would want more registers than there are.
-        if (step % KEPT_STEPS == 0) keep_loads();
+        if (step % 4 == 0) keep_loads();
 #pragma unroll
         for (int k = 0; k < 4; ++k) out[k] = IQ4[words[step / 2] >> (step % 2 * 16 + k * 4) & 15];
     }

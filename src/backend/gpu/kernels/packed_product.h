@@ -13,6 +13,19 @@
 #define FEW_ROWS 1
 #endif
 
+// Whether one row's products with two matrices want more registers than there are: where codes are looked up, AMD's compiler takes all
+// of that to the front.
+template <class P>
+struct Crowded {
+    static const bool VALUE = false;
+};
+#ifndef __CUDACC__
+template <>
+struct Crowded<Packed<iq4_xs>> {
+    static const bool VALUE = true;
+};
+#endif
+
 // The scales beside the matrix of both rows of a lane.
 struct BesideScales {
     const float* rows[2]; // or null
@@ -35,7 +48,7 @@ struct Strip<Packed<F>, MOST> {
     typedef Packed<F> P;
     static const int OUTPUTS = TILE_OUTPUTS;
     // Beyond, there are not registers enough.
-    static const bool TOGETHER = MOST <= 4;
+    static const bool TOGETHER = MOST <= 4 && !(MOST == 1 && Crowded<P>::VALUE);
     // Rows that share what is unpacked, where there are registers for their sums.
     static const int FEW = MOST < FEW_ROWS ? MOST : FEW_ROWS;
 

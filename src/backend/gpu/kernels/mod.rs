@@ -7,7 +7,9 @@
 //! A token's way: [`Embed`](Kernel::Embed); per layer [`RmsNorm`](Kernel::RmsNorm), [`Qkv`](Kernel::Qkv), [`Attention`](Kernel::Attention),
 //! [`Merge`](Kernel::Merge), [`Linear`](Kernel::Linear), [`Residual`](Kernel::Residual), [`Route`](Kernel::Route),
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
-//! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear).
+//! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear). Where nobody looks in
+//! between, [`ResidualRoute`](Kernel::ResidualRoute) and [`CombineResidual`](Kernel::CombineResidual) are several of these in one
+//! launch, with the same bits.
 //!
 //! Many rows, as those of a prompt, may go another way, whose sums differ in their order only:
 //!

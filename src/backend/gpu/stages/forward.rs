@@ -10,7 +10,7 @@ use crate::backend::gpu::{DevicePointer, Graph, Runtime};
 use crate::backend::{BackendError, Batch, KvType};
 use crate::error::Result;
 
-/// Layers that are queued before the host waits for the first of them: enough for the device never to wait for the host, few enough for
+/// Layers that are queued, where no graph queues all, before the host waits for the first of them: enough for the device never to wait for the host, few enough for
 /// a cancelled run to end soon.
 const AHEAD: usize = 4;
 

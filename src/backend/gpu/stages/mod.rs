@@ -1,7 +1,8 @@
 //! The backend over the kernels, for every runtime. Uses `backend`, `kernels` and `device`.
 //!
 //! Same steps in the same order as [`cpu`](crate::backend::cpu). Stages only queue work on one stream; the host waits where it needs
-//! results: logits, hidden states, and what observers see.
+//! results: logits, hidden states, what observers see, and, when it is far ahead, the layers before; with the vendor's BLAS for each
+//! layer's router too.
 
 mod attention;
 mod cache;
@@ -99,6 +100,9 @@ impl GpuOptions {
 }
 
 /// One graphics processor.
+///
+/// All of its work goes through one stream, which passes are captured from: stages of one `Gpu` are to be called by one thread at a
+/// time, whatever scratch and cache they are given. [`Model`](crate::Model) sees to that.
 pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,

@@ -173,7 +173,7 @@ impl<R: Runtime> Loader<R> {
         Ok(Self { copies, packs, generate, readers, ring, staging })
     }
 
-    /// Copies all of them. What `stream` is given afterwards sees them; the last copies may still be under way.
+    /// Copies all of them. The last copies may still be under way afterwards.
     ///
     /// After an error the loader is of no more use.
     ///
@@ -182,7 +182,6 @@ impl<R: Runtime> Loader<R> {
     pub(super) fn run(
         &mut self,
         device: &Device<R>,
-        stream: &Stream<R>,
         transfers: &[Transfer<'_, R>],
         control: &Control,
     ) -> Result<()> {
@@ -215,10 +214,15 @@ impl<R: Runtime> Loader<R> {
         })?;
         let (_, free) = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.ring.extend(free.try_iter());
+        Ok(())
+    }
+
+    /// What `stream` is given from now on sees all that was copied.
+    pub(super) fn precede(&self, stream: &Stream<R>) -> Result<(), GpuError> {
         if let Some(last) = self.ring.last() {
             stream.wait(&last.copied)?;
         }
-        Ok(self.staging.iter().try_for_each(|staging| stream.wait(&staging.packed))?)
+        self.staging.iter().try_for_each(|staging| stream.wait(&staging.packed))
     }
 
     /// Makes room for the largest matrix that is packed.

@@ -16,7 +16,7 @@ mod slabs;
 mod weights;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::cache::Cache;
 use self::code::Code;
@@ -101,8 +101,7 @@ impl GpuOptions {
 
 /// One graphics processor.
 ///
-/// All of its work goes through one stream, which passes are captured from: stages of one `Gpu` are to be called by one thread at a
-/// time, whatever scratch and cache they are given. [`Model`](crate::Model) sees to that.
+/// All of its work goes through one stream, which passes are captured from: threads that call its stages take turns.
 pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
@@ -115,6 +114,8 @@ pub struct Gpu<R: Runtime> {
     kernels: Kernels<R>,
     code: Code<R>,
     stream: Stream<R>,
+    /// Held by who queues work on the stream or captures it, and never while a host's code runs.
+    turn: Mutex<()>,
     /// While weights are loaded.
     loader: Mutex<Option<Loader<R>>>,
     device: Device<R>,
@@ -157,10 +158,17 @@ impl<R: Runtime> Gpu<R> {
             kernels,
             code,
             stream,
+            turn: Mutex::default(),
             loader,
             device,
             ordinal,
         })
+    }
+
+    /// Waits for the right to use the stream.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // Nothing that a panic could leave behind is guarded.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure that angles of positions below `len` are on the device.
@@ -261,6 +269,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn loaded(&self) -> Result<()> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(loader);
+        let _turn = self.turn();
         // Whatever went wrong with a copy is told here.
         Ok(self.stream.synchronize()?)
     }
@@ -274,14 +283,17 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn allocate_page(&self, cache: &mut Cache<R>, page: PageId) -> Result<()> {
+        let _turn = self.turn();
         self.make_page(cache, page)
     }
 
     fn free_page(&self, cache: &mut Cache<R>, page: PageId) {
+        let _turn = self.turn();
         cache.free(page);
     }
 
     fn copy_page(&self, cache: &mut Cache<R>, from: PageId, to: PageId) -> Result<()> {
+        let _turn = self.turn();
         self.copy_whole_page(cache, from, to)
     }
 
@@ -293,6 +305,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         out: &mut [u8],
     ) -> Result<()> {
+        let _turn = self.turn();
         self.read_part(cache, page, layer, part, out)
     }
 
@@ -304,6 +317,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         values: &[u8],
     ) -> Result<()> {
+        let _turn = self.turn();
         self.write_part(cache, page, layer, part, values)
     }
 
@@ -312,6 +326,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if rows.iter().any(|row| row.token as usize >= head.embedding.outputs) {
             return Err(BackendError::Batch.into());
         }
+        let _turn = self.turn();
         scratch.rows = rows.len();
         scratch.plan.is_current = false;
         let positions = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
@@ -347,6 +362,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if index >= self.config.layers {
             return Err(BackendError::Batch.into());
         }
+        let _turn = self.turn();
         self.plan(batch, cache, scratch)?;
         let (all, rows) = (DevicePointer(0), scratch.rows);
         scratch.normed.make(&self.device, rows * self.config.width * size_of::<f32>())?;
@@ -355,10 +371,12 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn route(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
+        let _turn = self.turn();
         self.route_rows(layer, scratch)
     }
 
     fn experts(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
+        let _turn = self.turn();
         let groups = self.make_groups(scratch)?;
         self.group(&groups, scratch)?;
         self.run_experts(layer, &groups, scratch)?;
@@ -377,6 +395,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             Branch::Attention => &layer.post_attention_norm,
             Branch::Experts => &layer.post_moe_norm,
         };
+        let _turn = self.turn();
         self.add_branch(scale, scratch)
     }
 
@@ -388,6 +407,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         logits: &mut [f32],
     ) -> Result<()> {
+        let _turn = self.turn();
         let config = &self.config;
         scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
         self.want(rows, config.vocab, scratch)?;
@@ -415,6 +435,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         out: &mut [f32],
     ) -> Result<()> {
+        let _turn = self.turn();
         self.want(rows, self.config.width, scratch)?;
         let numbers = scratch.output_rows.pointer();
         self.norm(scratch, &scratch.outputs, numbers, rows.len(), &head.norm, 0)?;
@@ -438,6 +459,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
+        let _turn = self.turn();
         let bytes = size_of_val(hidden);
         let pinned = self.pinned(bytes, &mut scratch.returned)?;
         pinned.as_chunks_mut().0.iter_mut().zip(hidden).for_each(|(out, x)| *out = x.to_le_bytes());
@@ -448,6 +470,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn read_hidden(&self, scratch: &mut Scratch<R>, out: &mut [f32]) -> Result<()> {
+        let _turn = self.turn();
         copy_values(self.returned(&scratch.hidden, size_of_val(out), &mut scratch.returned)?, out);
         Ok(())
     }
@@ -455,16 +478,21 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let selected = scratch.rows * self.config.selected_experts;
         let probabilities = scratch.rows * self.config.experts;
+        let turn = self.turn();
         let probabilities = &self.numbers(&scratch.probabilities, probabilities, f32::from_le_bytes)?;
         let experts = &self.numbers(&scratch.selection, selected, u32::from_le_bytes)?;
         let gates = &self.numbers(&scratch.gates, selected, f32::from_le_bytes)?;
+        drop(turn);
         observer.routing(layer, &Routing { probabilities, experts, gates });
         Ok(())
     }
 
     fn observe_hidden(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let hidden = scratch.rows * self.config.width;
-        observer.hidden(layer, &self.numbers(&scratch.hidden, hidden, f32::from_le_bytes)?);
+        let turn = self.turn();
+        let hidden = self.numbers(&scratch.hidden, hidden, f32::from_le_bytes)?;
+        drop(turn);
+        observer.hidden(layer, &hidden);
         Ok(())
     }
 }

@@ -223,12 +223,16 @@ fn grain(matrix: &Matrix) -> Option<[usize; 2]> {
 impl<R: Runtime> Gpu<R> {
     /// Copies what is still to be copied.
     fn transfer(&self, loading: Loading<'_, R>, control: &Control) -> Result<()> {
-        let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not kept after an error: it may have lost a part.
+        let kept = || self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out while it runs, since that reports to the host, and not kept after an error: it may have lost a part.
+        let taken = kept().take();
         let new = || Loader::new(&self.device, self.code.kernel(Kernel::Generate, 0)?);
-        let mut loader = kept.take().map_or_else(new, Ok)?;
-        loader.run(&self.device, &self.stream, &loading.transfers, control)?;
-        *kept = Some(loader);
+        let mut loader = taken.map_or_else(new, Ok)?;
+        loader.run(&self.device, &loading.transfers, control)?;
+        let turn = self.turn();
+        loader.precede(&self.stream)?;
+        drop(turn);
+        *kept() = Some(loader);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use grok1::backend::gpu::{CompileOptions, Gpu, GpuOptions, Runtime};
-use grok1::backend::{Backend, Batch, Observer, PAGE, PageId, Row, Sequence};
+use grok1::backend::{Backend, Batch, Observer, PAGE, PageId, Routing, Row, Sequence};
 use grok1::checkpoint::{self, Checkpoint};
 use grok1::{Control, KvType};
 
@@ -116,8 +116,8 @@ fn threads<R: Runtime>() {
     let checkpoint = checkpoint::open(tiny_path(), None).unwrap();
     let gpu = open::<R>(&checkpoint, GpuOptions::new().graphs(true));
     let (layers, head) = load(&gpu, &checkpoint);
-    // Captured, queued whole, and queued layer by layer; again and again captured anew.
-    let batches: Vec<usize> = (1..6).flat_map(|rows| [rows; 3]).collect();
+    // Queued layer by layer, captured, and queued whole.
+    let batches = [1, 1, 1, 2, 2, 2];
     let run = || bits(run(&gpu, &layers, &head, &batches, false));
     let expected = run();
     thread::scope(|scope| {
@@ -128,7 +128,72 @@ fn threads<R: Runtime>() {
 
 #[test]
 fn passes_of_two_threads_on_one_device_have_the_bits_of_one() {
-    on_each_runtime!(threads);
+    on_each_runtime!(threads, "STANDIN_CAPTURE" = "50");
+}
+
+/// Whether the second device is still the calling thread's, as it was made below.
+fn is_kept<R: Runtime>(runtime: &R) -> bool {
+    let own = runtime.retain(1).unwrap();
+    // SAFETY: the context is the runtime's.
+    unsafe { runtime.bind(own) }.unwrap().is_none()
+}
+
+/// Looks at the thread's device whenever it is called.
+struct Host<'a, R: Runtime>(&'a R);
+
+impl<R: Runtime> Observer for Host<'_, R> {
+    fn routing(&mut self, _: usize, _: &Routing<'_>) {
+        assert!(is_kept(self.0));
+    }
+
+    fn hidden(&mut self, _: usize, _: &[f32]) {
+        assert!(is_kept(self.0));
+    }
+}
+
+fn with_a_device_of_its_own<R: Runtime>() {
+    let checkpoint = checkpoint::open(tiny_path(), None).unwrap();
+    let host = Arc::new(R::load().unwrap());
+    let kept = |host: &R| assert!(is_kept(host));
+    is_kept(&*host);
+    let gpu = open::<R>(&checkpoint, GpuOptions::new().graphs(true));
+    kept(&host);
+    let progress = Arc::clone(&host);
+    let control = Control::new().progress(move |_| kept(&progress));
+    let layers: Vec<_> =
+        checkpoint.layers.iter().map(|layer| gpu.load_layer(layer, &control).unwrap()).collect();
+    let head = gpu.load_head(&checkpoint.head, &control).unwrap();
+    gpu.loaded().unwrap();
+    kept(&host);
+    let (mut cache, mut scratch) = (gpu.cache(KvType::BF16), gpu.scratch());
+    gpu.allocate_page(&mut cache, PageId(0)).unwrap();
+    kept(&host);
+    let (rows, pages) = ([Row { token: 1, position: 0 }], [PageId(0)]);
+    let sequences = [Sequence { rows: 0..1, pages: 0..1 }];
+    let batch = Batch::new(&rows, &sequences, &pages, &control).unwrap();
+    for watched in [false, false, false, true] {
+        gpu.embed(&head, &batch, &mut scratch).unwrap();
+        kept(&host);
+        let mut observer = Host(&*host);
+        let observer: Option<&mut dyn Observer> = if watched { Some(&mut observer) } else { None };
+        let done = &mut || {
+            kept(&host);
+            Ok(())
+        };
+        gpu.forward(&layers, &batch, &mut cache, &mut scratch, observer, done).unwrap();
+        kept(&host);
+        gpu.head(&head, &batch, &[0], &mut scratch, &mut [0.0; VOCAB]).unwrap();
+        kept(&host);
+    }
+    drop((gpu, layers, head, cache, scratch));
+    kept(&host);
+}
+
+#[test]
+fn a_host_finds_its_own_device_as_it_left_it() {
+    if std::env::var("GROK1_GPU").is_err() {
+        on_each_runtime!(with_a_device_of_its_own, "STANDIN_DEVICES" = "2");
+    }
 }
 
 fn by_blas<R: Runtime>() {

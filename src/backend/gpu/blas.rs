@@ -118,7 +118,7 @@ impl<R: Runtime> Blas<R> {
     /// Why there is none: [`GpuError::NoLibrary`], [`GpuError::MissingSymbol`], [`GpuError::OutOfMemory`]; the library's own.
     pub fn load(device: &Device<R>) -> Result<Self, GpuError> {
         let workspace = device.allocate(WORKSPACE, "the workspace of BLAS")?;
-        device.bind()?;
+        let _bound = device.bind()?;
         // SAFETY: the device is bound; the memory is kept as long as the library.
         let library = unsafe { R::Blas::open(device.properties(), (workspace.pointer(), WORKSPACE)) }?;
         Ok(Self { library, device: device.clone(), _workspace: workspace })
@@ -145,7 +145,8 @@ impl<R: Runtime> Blas<R> {
         if shape.rows == 0 || shape.outputs == 0 {
             return Ok(());
         }
-        let stream = stream.bound_to(&self.device)?;
+        let stream = stream.of(&self.device)?;
+        let _bound = self.device.bind()?;
         // SAFETY: the device is bound, the stream its own; the matrices lie within its buffers, which are not freed before the work on
         // the device is done.
         unsafe { self.library.gemm(stream, operands, shape) }

@@ -160,6 +160,7 @@ impl Runtime for Cuda {
 
     /// The device, which is what the primary context is given back by, and the context.
     type Context = (CUdevice, Handle<CUctx_st>);
+    type Current = Handle<CUctx_st>;
     type Stream = Handle<CUstream_st>;
     type Event = Handle<CUevent_st>;
     type Module = Handle<CUmod_st>;
@@ -254,13 +255,18 @@ impl Runtime for Cuda {
         call!(self, cuDevicePrimaryCtxRelease_v2(device))
     }
 
-    unsafe fn bind(&self, (_, context): Self::Context) -> Result<(), DriverError> {
+    unsafe fn bind(&self, (_, context): Self::Context) -> Result<Option<Self::Current>, DriverError> {
         let mut current = ptr::null_mut();
         call!(self, cuCtxGetCurrent(&raw mut current))?;
         if current == context.0 {
-            return Ok(());
+            return Ok(None);
         }
-        call!(self, cuCtxSetCurrent(context.0))
+        call!(self, cuCtxSetCurrent(context.0))?;
+        Ok(Some(Handle(current)))
+    }
+
+    unsafe fn restore(&self, previous: Self::Current) -> Result<(), DriverError> {
+        call!(self, cuCtxSetCurrent(previous.0))
     }
 
     unsafe fn memory(&self) -> Result<Memory, DriverError> {

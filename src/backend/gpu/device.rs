@@ -1,6 +1,7 @@
 //! A device and what lives on it: each thing owns its part of the driver and gives it back when it is dropped. Uses `runtime`.
 //!
-//! Things keep their device open. Every call first makes the device the calling thread's, so that all may be used from any thread.
+//! Things keep their device open. Every call makes the device the calling thread's for as long as it takes, so that all may be used from
+//! any thread, and a host finds its own device or context as it left it.
 
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -20,17 +21,44 @@ struct Open<R: Runtime> {
     properties: Properties,
 }
 
+/// A runtime, with a device bound to the calling thread until this is dropped. Within one, others cost next to nothing.
+pub(super) struct Bound<'a, R: Runtime> {
+    runtime: &'a R,
+    /// What the thread had before, if it was not this device.
+    previous: Option<R::Current>,
+    /// It is one thread's.
+    thread: PhantomData<*const ()>,
+}
+
+impl<R: Runtime> Deref for Bound<'_, R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        self.runtime
+    }
+}
+
+impl<R: Runtime> Drop for Bound<'_, R> {
+    fn drop(&mut self) {
+        let Some(previous) = self.previous else { return };
+        // SAFETY: as this runtime told it, of this thread.
+        if let Err(error) = unsafe { self.runtime.restore(previous) } {
+            log::warn!("cannot make a thread's device what it was: {error}");
+        }
+    }
+}
+
 impl<R: Runtime> Open<R> {
     /// The runtime, with this device bound to the calling thread.
-    fn bound(&self) -> Result<&R, DriverError> {
+    fn bound(&self) -> Result<Bound<'_, R>, DriverError> {
         // SAFETY: the context is this runtime's, and released only on drop.
-        unsafe { self.runtime.bind(self.context) }?;
-        Ok(&self.runtime)
+        let previous = unsafe { self.runtime.bind(self.context) }?;
+        Ok(Bound { runtime: &self.runtime, previous, thread: PhantomData })
     }
 
     /// Does what a drop has to do. There is nobody to tell of an error but the log.
     fn give_back(&self, what: &'static str, with: impl FnOnce(&R) -> Result<(), DriverError>) {
-        if let Err(error) = self.bound().and_then(with) {
+        if let Err(error) = self.bound().and_then(|runtime| with(&runtime)) {
             log::warn!("cannot give back {what}: {error}");
         }
     }
@@ -165,9 +193,8 @@ impl<R: Runtime> Device<R> {
     }
 
     /// Makes it the calling thread's.
-    pub(super) fn bind(&self) -> Result<(), GpuError> {
-        self.0.bound()?;
-        Ok(())
+    pub(super) fn bind(&self) -> Result<Bound<'_, R>, GpuError> {
+        Ok(self.0.bound()?)
     }
 
     /// Does what a drop has to do.
@@ -299,10 +326,9 @@ pub struct Stream<R: Runtime> {
 }
 
 impl<R: Runtime> Stream<R> {
-    /// The driver's stream, for its vendor's libraries, with the device bound, which has to be this one.
-    pub(super) fn bound_to(&self, device: &Device<R>) -> Result<R::Stream, GpuError> {
+    /// The driver's stream, for its vendor's libraries, if it is this device's.
+    pub(super) fn of(&self, device: &Device<R>) -> Result<R::Stream, GpuError> {
         device.same(&self.device)?;
-        device.bind()?;
         Ok(self.stream)
     }
 

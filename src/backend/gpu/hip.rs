@@ -113,6 +113,7 @@ use super::library::unchecked as check;
 functions! { check!
     struct Table {
         hipGetDeviceCount(*mut c_int);
+        hipGetDevice(*mut c_int);
         hipSetDevice(c_int);
         hipDeviceSynchronize();
         hipDeviceGetName(*mut c_char, c_int, c_int);
@@ -242,6 +243,7 @@ impl Runtime for Hip {
 
     /// The device's number.
     type Context = c_int;
+    type Current = c_int;
     type Stream = Handle<c_void>;
     type Event = Handle<c_void>;
     type Module = Handle<c_void>;
@@ -344,17 +346,25 @@ impl Runtime for Hip {
 
     fn retain(&self, ordinal: usize) -> Result<Self::Context, DriverError> {
         // The device's primary context is made when it is first used, and stays.
-        let device = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
-        call!(self, hipSetDevice(device))?;
-        Ok(device)
+        Ok(c_int::try_from(ordinal).unwrap_or(c_int::MAX))
     }
 
     unsafe fn release(&self, _device: Self::Context) -> Result<(), DriverError> {
         Ok(())
     }
 
-    unsafe fn bind(&self, device: Self::Context) -> Result<(), DriverError> {
-        call!(self, hipSetDevice(device))
+    unsafe fn bind(&self, device: Self::Context) -> Result<Option<Self::Current>, DriverError> {
+        let mut current = 0;
+        call!(self, hipGetDevice(&raw mut current))?;
+        if current == device {
+            return Ok(None);
+        }
+        call!(self, hipSetDevice(device))?;
+        Ok(Some(current))
+    }
+
+    unsafe fn restore(&self, previous: Self::Current) -> Result<(), DriverError> {
+        call!(self, hipSetDevice(previous))
     }
 
     unsafe fn memory(&self) -> Result<Memory, DriverError> {

@@ -258,7 +258,10 @@ API int cuEventElapsedTime(float* milliseconds, void* from, void* to) {
 
 API int cuStreamBeginCapture_v2(void* stream, int) {
     BOUND;
-    return driver().begin_capture(stream);
+    const int status = driver().begin_capture(stream);
+    lock.unlock();
+    Driver::linger();
+    return status;
 }
 
 API int cuStreamEndCapture(void* stream, void** graph) {

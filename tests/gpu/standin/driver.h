@@ -11,6 +11,7 @@
 //   STANDIN_MEMORY    bytes of memory of each: 4 GiB
 //   STANDIN_VERSION   of the driver, as the driver tells it
 //   STANDIN_STATUS    with which every wait fails, though nothing has: 0
+//   STANDIN_CAPTURE   milliseconds that the beginning of a capture takes, for others to get in its way: 0
 //   STANDIN_ORDER     the order in which threads run, 0 to 2, as simt.h has it: 0
 #pragma once
 #include <dlfcn.h>
@@ -393,6 +394,9 @@ class Driver {
         stream->invalidated = false;
         return SUCCESS;
     }
+
+    // Without the lock.
+    static void linger() { usleep(1000 * (useconds_t)setting("STANDIN_CAPTURE", 0)); }
 
     Status end_capture(void* handle, void** graph) {
         if (!knows(handle)) return INVALID_HANDLE;

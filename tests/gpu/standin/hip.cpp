@@ -43,6 +43,11 @@ API int hipGetDeviceCount(int* count) {
     return driver().devices == 0 ? NO_DEVICE : SUCCESS;
 }
 
+API int hipGetDevice(int* device) {
+    *device = current;
+    return SUCCESS;
+}
+
 API int hipSetDevice(int device) {
     if (device < 0 || device >= driver().devices) return INVALID_DEVICE;
     current = device;
@@ -208,7 +213,10 @@ API int hipEventElapsedTime(float* milliseconds, void* from, void* to) {
 
 API int hipStreamBeginCapture(void* stream, int) {
     auto lock = driver().lock();
-    return driver().begin_capture(stream);
+    const int status = driver().begin_capture(stream);
+    lock.unlock();
+    Driver::linger();
+    return status;
 }
 
 API int hipStreamEndCapture(void* stream, void** graph) {

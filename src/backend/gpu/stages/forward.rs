@@ -69,7 +69,7 @@ impl<R: Runtime> Gpu<R> {
         if layers.len() > self.config.layers {
             return Err(BackendError::Batch.into());
         }
-        let turn = self.turn();
+        let turn = self.turn()?;
         self.plan(batch, cache, scratch)?;
         drop(turn);
         if !self.graphs || scratch.rows > FEW_ROWS || layers.is_empty() {
@@ -104,7 +104,7 @@ impl<R: Runtime> Gpu<R> {
         scratch: &mut Scratch<R>,
     ) -> Result<bool> {
         // From the first captured call to the last: who else uses the stream meanwhile would be captured too.
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         if scratch.graphs.0[place].1.is_none() {
             let mut queued = Ok(());
             let graph = self.stream.capture(|| {
@@ -144,7 +144,7 @@ impl<R: Runtime> Gpu<R> {
                 scratch.queued[index % AHEAD].synchronize()?;
                 done()?;
             }
-            let _turn = self.turn();
+            let _turn = self.turn()?;
             self.queue_layer(layers, index, kv, scratch)?;
             self.stream.record(&scratch.queued[index % AHEAD])?;
         }

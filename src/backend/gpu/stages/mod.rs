@@ -25,6 +25,7 @@ use self::plain::Kernels;
 use self::products::Way;
 use self::scratch::{Room, Scratch, write_i32};
 use self::weights::{Head, Layer};
+use super::device::Bound;
 use super::kernels::MAX_EXPERTS;
 use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
@@ -99,6 +100,12 @@ impl GpuOptions {
     }
 }
 
+/// The right to use a device's stream, with the device bound to the calling thread once for all that is done meanwhile.
+struct Turn<'a, R: Runtime> {
+    _bound: Bound<'a, R>,
+    _turn: MutexGuard<'a, ()>,
+}
+
 /// One graphics processor.
 ///
 /// All of its work goes through one stream, which passes are captured from: threads that call its stages take turns.
@@ -166,9 +173,10 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Waits for the right to use the stream.
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> Result<Turn<'_, R>> {
         // Nothing that a panic could leave behind is guarded.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Turn { _bound: self.device.bind()?, _turn: turn })
     }
 
     /// Makes sure that angles of positions below `len` are on the device.
@@ -269,7 +277,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn loaded(&self) -> Result<()> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(loader);
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         // Whatever went wrong with a copy is told here.
         Ok(self.stream.synchronize()?)
     }
@@ -283,17 +291,18 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn allocate_page(&self, cache: &mut Cache<R>, page: PageId) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.make_page(cache, page)
     }
 
     fn free_page(&self, cache: &mut Cache<R>, page: PageId) {
+        // Without it, a capture may end, and nothing else.
         let _turn = self.turn();
         cache.free(page);
     }
 
     fn copy_page(&self, cache: &mut Cache<R>, from: PageId, to: PageId) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.copy_whole_page(cache, from, to)
     }
 
@@ -305,7 +314,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         out: &mut [u8],
     ) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.read_part(cache, page, layer, part, out)
     }
 
@@ -317,7 +326,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         values: &[u8],
     ) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.write_part(cache, page, layer, part, values)
     }
 
@@ -326,7 +335,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if rows.iter().any(|row| row.token as usize >= head.embedding.outputs) {
             return Err(BackendError::Batch.into());
         }
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         scratch.rows = rows.len();
         scratch.plan.is_current = false;
         let positions = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
@@ -362,7 +371,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if index >= self.config.layers {
             return Err(BackendError::Batch.into());
         }
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.plan(batch, cache, scratch)?;
         let (all, rows) = (DevicePointer(0), scratch.rows);
         scratch.normed.make(&self.device, rows * self.config.width * size_of::<f32>())?;
@@ -371,12 +380,12 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn route(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.route_rows(layer, scratch)
     }
 
     fn experts(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let groups = self.make_groups(scratch)?;
         self.group(&groups, scratch)?;
         self.run_experts(layer, &groups, scratch)?;
@@ -395,7 +404,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             Branch::Attention => &layer.post_attention_norm,
             Branch::Experts => &layer.post_moe_norm,
         };
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.add_branch(scale, scratch)
     }
 
@@ -407,7 +416,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let config = &self.config;
         scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
         self.want(rows, config.vocab, scratch)?;
@@ -435,7 +444,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         out: &mut [f32],
     ) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         self.want(rows, self.config.width, scratch)?;
         let numbers = scratch.output_rows.pointer();
         self.norm(scratch, &scratch.outputs, numbers, rows.len(), &head.norm, 0)?;
@@ -459,7 +468,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let bytes = size_of_val(hidden);
         let pinned = self.pinned(bytes, &mut scratch.returned)?;
         pinned.as_chunks_mut().0.iter_mut().zip(hidden).for_each(|(out, x)| *out = x.to_le_bytes());
@@ -470,7 +479,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn read_hidden(&self, scratch: &mut Scratch<R>, out: &mut [f32]) -> Result<()> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         copy_values(self.returned(&scratch.hidden, size_of_val(out), &mut scratch.returned)?, out);
         Ok(())
     }
@@ -478,7 +487,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let selected = scratch.rows * self.config.selected_experts;
         let probabilities = scratch.rows * self.config.experts;
-        let turn = self.turn();
+        let turn = self.turn()?;
         let probabilities = &self.numbers(&scratch.probabilities, probabilities, f32::from_le_bytes)?;
         let experts = &self.numbers(&scratch.selection, selected, u32::from_le_bytes)?;
         let gates = &self.numbers(&scratch.gates, selected, f32::from_le_bytes)?;
@@ -489,7 +498,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn observe_hidden(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let hidden = scratch.rows * self.config.width;
-        let turn = self.turn();
+        let turn = self.turn()?;
         let hidden = self.numbers(&scratch.hidden, hidden, f32::from_le_bytes)?;
         drop(turn);
         observer.hidden(layer, &hidden);

@@ -229,7 +229,7 @@ impl<R: Runtime> Gpu<R> {
         let new = || Loader::new(&self.device, self.code.kernel(Kernel::Generate, 0)?);
         let mut loader = taken.map_or_else(new, Ok)?;
         loader.run(&self.device, &loading.transfers, control)?;
-        let turn = self.turn();
+        let turn = self.turn()?;
         loader.precede(&self.stream)?;
         drop(turn);
         *kept() = Some(loader);

@@ -2,6 +2,10 @@
 //!
 //! Things keep their device open. Every call makes the device the calling thread's for as long as it takes, so that all may be used from
 //! any thread, and a host finds its own device or context as it left it.
+//!
+//! Dropping a thing waits for its own work and for nobody else's: who waits for the whole device ends the captures of others. The
+//! exception is [`Buffer`]: drivers themselves wait for the whole device before they take its memory back. On what they do to a capture
+//! that another thread has begun their documentation is silent; should it end, the pass is queued call by call, with the same results.
 
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -300,14 +304,10 @@ impl<R: Runtime> fmt::Debug for Pinned<R> {
 
 impl<R: Runtime> Drop for Pinned<R> {
     fn drop(&mut self) {
-        self.device.0.give_back("pinned memory", |runtime| {
-            // Copies may be under way, and not every driver waits for them here.
-            // SAFETY: allocated by this runtime, and freed once; the device is bound.
-            unsafe {
-                let waited = runtime.synchronize();
-                runtime.free_pinned(self.start.as_ptr()).and(waited)
-            }
-        });
+        // SAFETY: allocated by this runtime, and freed once; who queued a copy has waited for it.
+        self.device
+            .0
+            .give_back("pinned memory", |runtime| unsafe { runtime.free_pinned(self.start.as_ptr()) });
     }
 }
 
@@ -364,7 +364,7 @@ impl<R: Runtime> Stream<R> {
     /// Queues a copy to the device. From [`Pinned`] memory it does not hold up the host.
     ///
     /// # Safety
-    /// `from` stays as it is until the stream has got past the copy. [`Pinned`] memory waits for that when it is dropped.
+    /// `from` stays as it is, and where it is, until the stream has got past the copy.
     ///
     /// # Errors
     /// [`GpuError::Range`], [`GpuError::OtherDevice`]; the driver's.
@@ -381,7 +381,7 @@ impl<R: Runtime> Stream<R> {
     /// Queues a copy to the host. To [`Pinned`] memory it does not hold up the host.
     ///
     /// # Safety
-    /// `to` is not touched until the stream has got past the copy. [`Pinned`] memory waits for that when it is dropped.
+    /// `to` is neither touched nor dropped until the stream has got past the copy.
     ///
     /// # Errors
     /// [`GpuError::Range`], [`GpuError::OtherDevice`]; the driver's.
@@ -434,7 +434,8 @@ impl<R: Runtime> Stream<R> {
     /// Queues a kernel.
     ///
     /// # Safety
-    /// `arguments` are as many and of the types that the kernel has; with them it stays within buffers that live until it has run.
+    /// `arguments` are as many and of the types that the kernel has; with them it stays within buffers that live until it has run, as
+    /// its module does.
     ///
     /// # Errors
     /// [`GpuError::Launch`], [`GpuError::OtherDevice`].
@@ -490,7 +491,8 @@ impl<R: Runtime> Stream<R> {
         let worked = work();
         // SAFETY: as above; a capture has begun.
         let captured = unsafe { self.device.0.bound()?.end_capture(self.stream) };
-        let graph = captured.map(|graph| Graph { device: self.device.clone(), graph });
+        let graph = captured.map(|graph| Graph { device: self.device.clone(), graph, launched });
+        let launched = self.device.event()?;
         // What went wrong in the work tells more than that nothing could be made of it.
         worked?;
         Ok(graph?)
@@ -506,11 +508,13 @@ impl<R: Runtime> Stream<R> {
     pub unsafe fn launch_graph(&self, graph: &mut Graph<R>) -> Result<(), GpuError> {
         self.device.same(&graph.device)?;
         // SAFETY: the device is bound; stream and graph are its own, and nobody else uses the graph; the rest is the caller's.
-        Ok(unsafe { self.device.0.bound()?.launch_graph(graph.graph, self.stream) }?)
+        unsafe { runtime.launch_graph(graph.graph, self.stream) }?;
+        self.record(&graph.launched)
     }
 }
 
 impl<R: Runtime> fmt::Debug for Stream<R> {
+        let runtime = self.device.0.bound()?;
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stream").field(&self.stream).finish()
     }
@@ -519,11 +523,15 @@ impl<R: Runtime> fmt::Debug for Stream<R> {
 impl<R: Runtime> Drop for Stream<R> {
     fn drop(&mut self) {
         // SAFETY: made by this runtime, and given back once.
-        self.device.0.give_back("a stream", |runtime| unsafe { runtime.destroy_stream(self.stream) });
+        self.device.0.give_back("a stream", |runtime| unsafe {
+            let waited = runtime.synchronize_stream(self.stream);
+            runtime.destroy_stream(self.stream).and(waited)
+        });
     }
 }
 
 /// A place in a stream.
+        // What it was given may go after it.
 pub struct Event<R: Runtime> {
     device: Device<R>,
     event: R::Event,
@@ -606,14 +614,8 @@ impl<R: Runtime> fmt::Debug for Module<R> {
 
 impl<R: Runtime> Drop for Loaded<R> {
     fn drop(&mut self) {
-        self.device.0.give_back("a module", |runtime| {
-            // Its kernels may still be queued.
-            // SAFETY: loaded by this runtime, and given back once; the device is bound.
-            unsafe {
-                let waited = runtime.synchronize();
-                runtime.unload_module(self.module).and(waited)
-            }
-        });
+        // SAFETY: loaded by this runtime, and given back once; who queued its kernels has waited for them.
+        self.device.0.give_back("a module", |runtime| unsafe { runtime.unload_module(self.module) });
     }
 }
 
@@ -640,6 +642,8 @@ impl<R: Runtime> fmt::Debug for Graph<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Graph").field(&self.graph).finish()
     }
+    /// When it was last queued, and is done.
+    launched: Event<R>,
 }
 
 impl<R: Runtime> Drop for Graph<R> {
@@ -648,7 +652,7 @@ impl<R: Runtime> Drop for Graph<R> {
             // It may still be queued, and not every driver keeps it until then.
             // SAFETY: made by this runtime, and given back once; the device is bound.
             unsafe {
-                let waited = runtime.synchronize();
+                let waited = runtime.synchronize_event(self.launched.event);
                 runtime.destroy_graph(self.graph).and(waited)
             }
         });

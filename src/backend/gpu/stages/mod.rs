@@ -13,6 +13,7 @@ mod plain;
 mod products;
 mod scratch;
 mod slabs;
+mod slot;
 mod weights;
 
 use std::fmt;
@@ -118,13 +119,14 @@ pub struct Gpu<R: Runtime> {
     /// Whether matrices are packed, where they can be.
     packs: bool,
     rotary: Rotary,
-    kernels: Kernels<R>,
-    code: Code<R>,
+    // Streams, which wait for their work when they are dropped, come before the code that this works with.
     stream: Stream<R>,
     /// Held by who queues work on the stream or captures it, and never while a host's code runs.
     turn: Mutex<()>,
     /// While weights are loaded.
     loader: Mutex<Option<Loader<R>>>,
+    kernels: Kernels<R>,
+    code: Code<R>,
     device: Device<R>,
     ordinal: usize,
 }
@@ -162,11 +164,11 @@ impl<R: Runtime> Gpu<R> {
             blas,
             packs,
             rotary,
-            kernels,
-            code,
             stream,
             turn: Mutex::default(),
             loader,
+            kernels,
+            code,
             device,
             ordinal,
         })

@@ -150,12 +150,15 @@ impl<R: Runtime> Device<R> {
     /// Zeroed memory of the host that copies go from and to at full speed, and while the host does something else.
     ///
     /// # Errors
-    /// [`GpuError::Pin`].
+    /// [`GpuError::Pin`], [`GpuError::Failed`].
     pub fn pinned(&self, bytes: usize) -> Result<Pinned<R>, GpuError> {
         let runtime = self.0.bound()?;
         // SAFETY: the device is bound; the length is not 0.
         let start = unsafe { runtime.allocate_pinned(bytes.max(1)) };
-        let start = start.map_err(|source| GpuError::Pin { bytes, source })?;
+        let start = start.map_err(|source| match source {
+            source if source.is_of_earlier_work() => source.into(),
+            source => GpuError::Pin { bytes, source },
+        })?;
         let start = NonNull::new(start)
             .ok_or_else(|| GpuError::Pin { bytes, source: DriverError::new("pin", 0, "no address") })?;
         // SAFETY: so many bytes were allocated, for this alone.
@@ -438,7 +441,7 @@ impl<R: Runtime> Stream<R> {
     /// its module does.
     ///
     /// # Errors
-    /// [`GpuError::Launch`], [`GpuError::OtherDevice`].
+    /// [`GpuError::Launch`], [`GpuError::Failed`], [`GpuError::OtherDevice`].
     pub unsafe fn launch<const N: usize>(
         &self,
         function: &Function<R>,
@@ -452,6 +455,9 @@ impl<R: Runtime> Stream<R> {
         // SAFETY: the device is bound and the function its own; the rest is the caller's.
         unsafe { self.device.0.bound()?.launch(function.function, launch, self.stream, addresses) }.map_err(
             |source| {
+                if source.is_of_earlier_work() {
+                    return source.into();
+                }
                 let Launch { grid, block, shared_bytes } = launch;
                 let kernel = function.name.to_string_lossy().into_owned();
                 GpuError::Launch { kernel, grid, block, shared_bytes, source }
@@ -486,13 +492,13 @@ impl<R: Runtime> Stream<R> {
     /// # Errors
     /// Those of `work`; the driver's.
     pub fn capture(&self, work: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph<R>, GpuError> {
+        let launched = self.device.event()?;
         // SAFETY: the device is bound; the stream is its own.
         unsafe { self.device.0.bound()?.begin_capture(self.stream) }?;
         let worked = work();
         // SAFETY: as above; a capture has begun.
         let captured = unsafe { self.device.0.bound()?.end_capture(self.stream) };
         let graph = captured.map(|graph| Graph { device: self.device.clone(), graph, launched });
-        let launched = self.device.event()?;
         // What went wrong in the work tells more than that nothing could be made of it.
         worked?;
         Ok(graph?)
@@ -507,6 +513,7 @@ impl<R: Runtime> Stream<R> {
     /// [`GpuError::OtherDevice`]; the driver's.
     pub unsafe fn launch_graph(&self, graph: &mut Graph<R>) -> Result<(), GpuError> {
         self.device.same(&graph.device)?;
+        let runtime = self.device.0.bound()?;
         // SAFETY: the device is bound; stream and graph are its own, and nobody else uses the graph; the rest is the caller's.
         unsafe { runtime.launch_graph(graph.graph, self.stream) }?;
         self.record(&graph.launched)
@@ -514,7 +521,6 @@ impl<R: Runtime> Stream<R> {
 }
 
 impl<R: Runtime> fmt::Debug for Stream<R> {
-        let runtime = self.device.0.bound()?;
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stream").field(&self.stream).finish()
     }
@@ -522,6 +528,7 @@ impl<R: Runtime> fmt::Debug for Stream<R> {
 
 impl<R: Runtime> Drop for Stream<R> {
     fn drop(&mut self) {
+        // What it was given may go after it.
         // SAFETY: made by this runtime, and given back once.
         self.device.0.give_back("a stream", |runtime| unsafe {
             let waited = runtime.synchronize_stream(self.stream);
@@ -531,7 +538,6 @@ impl<R: Runtime> Drop for Stream<R> {
 }
 
 /// A place in a stream.
-        // What it was given may go after it.
 pub struct Event<R: Runtime> {
     device: Device<R>,
     event: R::Event,
@@ -636,14 +642,14 @@ impl<R: Runtime> fmt::Debug for Function<R> {
 pub struct Graph<R: Runtime> {
     device: Device<R>,
     graph: R::Graph,
+    /// When it was last queued, and is done.
+    launched: Event<R>,
 }
 
 impl<R: Runtime> fmt::Debug for Graph<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Graph").field(&self.graph).finish()
     }
-    /// When it was last queued, and is done.
-    launched: Event<R>,
 }
 
 impl<R: Runtime> Drop for Graph<R> {

@@ -3,7 +3,7 @@
 // It finds mistakes that a real device hides. Memory is poison when it is fresh, lies in pages that nothing but a kernel or a copy may
 // touch, ends at a page that nothing may touch, and is never handed out again. Work is done as late as the interface allows: when
 // somebody waits for it. Arguments of kernels that are addresses have to be the device's. A kernel's failure is told by the next call
-// that waits. Messages go to stderr, after "stand-in: ".
+// that waits, and by every launch after it. Messages go to stderr, after "stand-in: ".
 //
 // Kernels are host code, made by the stand-ins of the compilers and run by simt.h. What can be set, by environment variables:
 //   STANDIN_WARP      threads of a warp: 32 if not set
@@ -257,6 +257,7 @@ class Driver {
     std::recursive_mutex mutex_;
     Memory memory_;
     Status failed_ = (Status)setting("STANDIN_STATUS", SUCCESS);
+    bool broken_ = false; // by a kernel
     std::vector<std::unique_ptr<Stream>> streams_;
     std::map<void*, std::shared_ptr<Event>> events_;
     std::vector<std::unique_ptr<Module>> modules_;
@@ -494,6 +495,7 @@ class Driver {
 
     Status launch(void* handle, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared_bytes,
                   void* stream, void** arguments) {
+        if (broken_) return LAUNCH_FAILED;
         Function* kernel = function(handle);
         if (!kernel) return INVALID_HANDLE;
         for (int i = 0; i < 3; ++i) {
@@ -525,6 +527,7 @@ class Driver {
             if (const char* why = run(code, size.grid, size.block, shared_bytes, addresses.data(), order)) {
                 fprintf(stderr, "stand-in: %s: %s\n", name.c_str(), why);
                 failed_ = LAUNCH_FAILED;
+                broken_ = true;
             }
         });
     }

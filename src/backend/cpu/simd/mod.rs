@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 pub(crate) use scalar::Scalar;
@@ -105,6 +107,8 @@ pub(crate) enum Isa {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
 }
 
 impl Isa {
@@ -116,6 +120,8 @@ impl Isa {
             all.extend(avx512::Avx512::new().map(Self::Avx512));
             all.extend(avx2::Avx2::new().map(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(neon::Neon::new().map(Self::Neon));
         all.push(Self::Scalar(Scalar));
         all
     }
@@ -132,6 +138,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 
@@ -142,6 +150,8 @@ impl Isa {
             Self::Avx2(simd) => simd.enter(job),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.enter(job),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => simd.enter(job),
         }
     }
 }

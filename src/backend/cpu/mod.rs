@@ -6,6 +6,7 @@
 mod attention;
 mod cache;
 mod kernels;
+mod peak;
 mod scratch;
 mod shared;
 mod simd;
@@ -34,6 +35,7 @@ use crate::threads::Pool;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 pub use self::cache::Cache;
+pub use self::peak::Peak;
 pub use self::scratch::Scratch;
 
 /// The default backend.

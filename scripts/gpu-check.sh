@@ -191,10 +191,13 @@ stage() {
     esac
 }
 
-# The number of a key in a line of JSON; nothing if there is none.
-number='function number(key) {
-    return match($0, "\"" key "\":[-0-9.e+]+") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : ""
-}'
+# The number of a key in a line of JSON, the first after a text if one is given; nothing if there is none.
+number='function number(key, after,   rest) {
+    rest = after ? substr($0, index($0, after)) : $0
+    return match(rest, "\"" key "\":[-0-9.e+]+") ? substr(rest, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : ""
+}
+function decode(key) { return number(key, "\"phase\":\"decode\"") }
+function prefill(key) { return number(key, "\"phase\":\"prefill\"") }'
 
 summary() {
     local status passed=0 failed=() type aim
@@ -222,7 +225,7 @@ summary() {
         for status in decode graphs; do
             [[ -e $results/$status.$type.status ]] || continue
             awk -v type="$type" -v how="$([[ $status == decode ]] && echo graphs || echo 'kernel by kernel')" "$number"'
-                number("decode") { printf "%-10s %-18s %8.2f tok/s %6.1f%%\n", type, how, number("decode"), 100 * number("bandwidth_share") }
+                decode("median") { printf "%-10s %-18s %8.2f tok/s %6.1f%%\n", type, how, decode("median"), 100 * decode("bandwidth_share") }
             ' "$results/$status.$type.txt"
         done
     done
@@ -231,10 +234,10 @@ summary() {
     rate=$(cat "$results"/kernels.*.txt 2>/dev/null | awk "$number"'number("matrix_flops") > best { best = number("matrix_flops") } END { print best + 0 }')
     for type in i8 q4_k iq3_xxs; do
         [[ -e $results/prefill.$type.status ]] || continue
-        awk -v type="$type" -v rate="$rate" "$number"'number("prefill_flops") {
-            flops = number("prefill_flops")
+        awk -v type="$type" -v rate="$rate" "$number"'prefill("flops") {
+            flops = prefill("flops")
             share = rate ? sprintf("%.1f%% of %.1f", 100 * flops / rate, rate / 1e12) : "matrix rate not measured"
-            printf "%-10s %10.1f tok/s %10.3f TFLOP/s, %s\n", type, number("prefill"), flops / 1e12, share
+            printf "%-10s %10.1f tok/s %10.3f TFLOP/s, %s\n", type, prefill("median"), flops / 1e12, share
         }' "$results/prefill.$type.txt"
     done
     printf '\nLoading (aim: 80 %% of the link from the page cache)\n'

@@ -282,7 +282,7 @@ fn random_weights_take_the_place_of_a_model() {
     assert_eq!(report["tokenizer_pieces"], Value::Null);
 
     let args = ["bench", "--synthetic", SYNTHETIC, "--prompt-tokens", "8", "--tokens", "2", "--runs", "1"];
-    assert!(stdout(run(&args)).contains("\ndecode: "));
+    assert!(stdout(run(&args)).contains("\ndecode "));
     let scratch = Scratch::new("synthetic");
     let ids = scratch.file("ids.json", "[5, 6, 7, 8]");
     let scores = json(run(&["score", "--synthetic", SYNTHETIC, "--tokens", &ids]));
@@ -365,15 +365,45 @@ fn a_model_runs_on_the_device_that_is_asked_for_or_not_at_all() {
 }
 
 #[test]
-fn bench_reports_speed_and_the_share_of_the_limit() {
+fn bench_measures_each_case_beside_the_limits() {
     let args =
-        ["bench", TINY, "--prompt-tokens", "16", "--tokens", "4", "--runs", "2", "--threads", "1", "--json"];
-    let report = json(run(&args));
-    for name in ["prefill", "decode", "bandwidth", "bandwidth_share"] {
-        assert!(report[name].as_f64().unwrap() > 0.0, "{name}");
+        "--prompt-tokens 16 --tokens 4 --batch 1,3 --context 0,5 --runs 2 --threads 1 --isa scalar --json";
+    let report = json(run(&["bench", TINY].into_iter().chain(args.split(' ')).collect::<Vec<_>>()));
+    assert_eq!((&report["kv_type"], &report["bytes_per_token"]), (&"bf16".into(), &4_392_960.into()));
+    let [model] = report["models"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!(
+        (&model["device"], &model["precision"]),
+        (&"cpu (scalar, 1 threads)".into(), &"standard".into())
+    );
+    let number = |value: &Value| value.as_f64().unwrap();
+    let peak = &model["peaks"][0];
+    assert!(number(&report["bandwidth"]["min"]) > 0.0 && number(&peak["median"]) > 0.0, "{report}");
+
+    let cases = model["cases"].as_array().unwrap();
+    let named = |case: &Value| {
+        let counts = ["tokens", "sessions", "context"].map(|name| case[name].as_u64().unwrap());
+        (case["phase"].as_str().unwrap().to_owned(), counts)
+    };
+    let expected = [
+        ("prefill", [16, 1, 0]),
+        ("decode", [4, 1, 0]),
+        ("decode", [4, 3, 0]),
+        ("decode", [4, 1, 5]),
+        ("decode", [4, 3, 5]),
+    ];
+    assert_eq!(cases.iter().map(named).collect::<Vec<_>>(), expected.map(|(name, of)| (name.to_owned(), of)));
+    for case in cases {
+        let rates = case["all"].as_array().unwrap().iter().map(|run| number(&run["rate"]));
+        assert_eq!(rates.clone().count(), 2);
+        assert_eq!(number(&case["min"]), rates.fold(f64::INFINITY, f64::min));
+        let stages = case["stages"].as_object().unwrap();
+        assert!(stages.len() == 6 && stages.values().all(|seconds| number(seconds) > 0.0), "{case}");
     }
-    assert_eq!((&report["precision"], &report["kv_type"]), (&Value::from("standard"), &Value::from("bf16")));
-    assert_eq!(report["bytes_per_token"], 4_392_960);
+    // One session reads what a token needs, and keys and values; three read more, but not three times as much.
+    let bytes = |case: usize| cases[case]["bytes_per_step"].as_u64().unwrap();
+    let one = 4_392_960..4_500_000;
+    assert!(one.contains(&bytes(1)) && (bytes(1) + 1..3 * one.start).contains(&bytes(2)), "{report}");
+    assert!(bytes(3) > bytes(1));
 }
 
 #[test]
@@ -435,6 +465,8 @@ fn an_error_is_one_line_and_an_exit_code() {
         (&["tokenize", "--tokenizer", &fine, "a"], 3, "fine.json"),
         (&["inspect", &missing], 3, "missing does not exist"),
         (&["bench", TINY, "--runs", "0"], 2, "--runs"),
+        (&["bench", TINY, "--batch", "1,0"], 2, "--batch"),
+        (&["bench", TINY, "--isa", "mmx"], 2, "\"mmx\" is not one of this processor's instruction sets: "),
         (
             &["generate", TINY, "a", "--device", "gpu"],
             2,

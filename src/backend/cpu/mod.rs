@@ -7,6 +7,7 @@ mod attention;
 mod cache;
 mod kernels;
 mod operand;
+mod peak;
 mod scratch;
 mod shared;
 mod simd;
@@ -37,6 +38,7 @@ use crate::threads::Pool;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
 pub use self::cache::Cache;
+pub use self::peak::Peak;
 pub use self::scratch::Scratch;
 
 /// The default backend.

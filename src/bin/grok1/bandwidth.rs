@@ -1,21 +1,25 @@
 //! How fast the memory is that weights are read from: the limit of decode.
 
 use std::hint::black_box;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use grok1::{Device, Pool, Result, Threads};
+use memmap2::MmapMut;
 
 use crate::error::CommandError;
 use crate::machine;
 
-/// How long is read.
-const TIME: Duration = Duration::from_millis(200);
 /// Bytes of a part, which one thread reads at a time.
-const PART: usize = 8 << 20;
+const PART: usize = 32 << 20;
+/// Streams that a thread reads side by side within a part: one alone does not get all that the memory gives.
+const STREAMS: usize = 4;
 /// Bytes read in all, and per CPU, before any is read again: more than caches hold.
-const TOTAL: usize = 512 << 20;
+const TOTAL: usize = 1 << 30;
 const PER_CPU: usize = 64 << 20;
+/// Times that all is read for one measurement.
+const PASSES: usize = 4;
 
 /// Bytes per second that a device's memory gives; `None` if that cannot be measured.
 pub(crate) fn of(device: Device) -> Result<Option<f64>> {
@@ -29,6 +33,11 @@ pub(crate) fn of(device: Device) -> Result<Option<f64>> {
     }
 }
 
+/// Bytes per second that all CPUs together read.
+pub(crate) fn measure() -> Result<f64> {
+    Ok(Memory::new()?.bandwidth())
+}
+
 /// Of a GPU, which may have no room left for it.
 #[cfg(any(feature = "cuda", feature = "hip"))]
 fn copies<R: grok1::backend::gpu::Runtime>(ordinal: usize) -> Option<f64> {
@@ -38,26 +47,73 @@ fn copies<R: grok1::backend::gpu::Runtime>(ordinal: usize) -> Option<f64> {
     copy_bandwidth(&device).ok()
 }
 
-/// Bytes per second that all CPUs together read, of the fastest of several passes.
-pub(crate) fn measure() -> Result<f64> {
-    let pool = Threads::new(0).map_err(CommandError::Threads)?;
-    let affordable = machine::memory().map_or(TOTAL, |bytes| usize::try_from(bytes / 4).unwrap_or(TOTAL));
-    let bytes = TOTAL.max(PER_CPU * pool.width()).min(affordable);
-    let parts: Vec<OnceLock<Vec<u64>>> = (0..bytes.div_ceil(PART)).map(|_| OnceLock::new()).collect();
-    // The first pass also makes the buffer. Not of zeros: pages that were never written are all one page, and in the cache.
-    let pass = || {
-        pool.run(parts.len(), &|part| {
-            let words = parts[part].get_or_init(|| vec![1; PART / size_of::<u64>()]);
-            black_box(words.iter().sum::<u64>());
-        });
-    };
-    pass();
-    let start = Instant::now();
-    let mut fastest = Duration::MAX;
-    while start.elapsed() < TIME {
-        let start = Instant::now();
-        pass();
-        fastest = fastest.min(start.elapsed());
+/// Memory of the processor's, larger than its caches.
+pub(crate) struct Memory {
+    pool: Threads,
+    parts: Vec<Mutex<MmapMut>>,
+}
+
+impl Memory {
+    /// Makes it, each part by a thread that reads.
+    pub(crate) fn new() -> Result<Self> {
+        let pool = Threads::new(0).map_err(CommandError::Threads)?;
+        let affordable = machine::memory().map_or(TOTAL, |bytes| usize::try_from(bytes / 8).unwrap_or(TOTAL));
+        let bytes = TOTAL.max(PER_CPU * pool.width()).min(affordable);
+        let parts = (0..bytes.div_ceil(PART)).map(|_| part().map(Mutex::new)).collect::<io::Result<_>>();
+        let memory = Self { pool, parts: parts.map_err(CommandError::Memory)? };
+        // Not zeros: pages that were never written are all one page, and in the cache.
+        memory.each(|part| part.fill(1));
+        Ok(memory)
     }
-    Ok((parts.len() * PART) as f64 / fastest.as_secs_f64())
+
+    /// Bytes of it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.len() * PART
+    }
+
+    /// Bytes per second that all CPUs together read, in the fastest of some passes.
+    pub(crate) fn bandwidth(&self) -> f64 {
+        let times = (0..PASSES).map(|_| {
+            let start = Instant::now();
+            self.each(|part| {
+                black_box(read(part));
+            });
+            start.elapsed().as_secs_f64()
+        });
+        self.bytes() as f64 / times.fold(f64::INFINITY, f64::min)
+    }
+
+    fn each(&self, work: impl Fn(&mut [u8]) + Sync) {
+        self.pool.run(self.parts.len(), &|part| {
+            work(&mut self.parts[part].lock().unwrap_or_else(PoisonError::into_inner));
+        });
+    }
+}
+
+/// Memory in huge pages, where there are any: weights have them too.
+fn part() -> io::Result<MmapMut> {
+    let part = MmapMut::map_anon(PART)?;
+    #[cfg(target_os = "linux")]
+    // A hint; small pages do.
+    let _ = part.advise(memmap2::Advice::HugePage);
+    Ok(part)
+}
+
+/// Looks at every byte.
+fn read(part: &[u8]) -> u64 {
+    const WORD: usize = size_of::<u64>();
+    let (lines, _) = part.as_chunks::<64>();
+    let streams: [&[[u8; 64]]; STREAMS] = {
+        let mut streams = lines.chunks(lines.len() / STREAMS);
+        std::array::from_fn(|_| streams.next().unwrap_or_default())
+    };
+    let mut sums = [0; 64 / WORD];
+    for index in 0..lines.len() / STREAMS {
+        for line in streams.iter().filter_map(|stream| stream.get(index)) {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<WORD>().0) {
+                *sum ^= u64::from_ne_bytes(*word);
+            }
+        }
+    }
+    sums.iter().fold(0, |all, sum| all ^ sum)
 }

@@ -57,6 +57,12 @@ pub(crate) enum CommandError {
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
+    /// The operating system gave no memory to measure.
+    #[error("no memory to measure")]
+    Memory(#[source] io::Error),
+    /// An instruction set that this processor does not have, or that there is none of.
+    #[error("{found:?} is not one of this processor's instruction sets: {available}")]
+    InstructionSet { found: String, available: String },
     /// The operating system gave no threads.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
@@ -65,7 +71,10 @@ pub(crate) enum CommandError {
 impl Classify for CommandError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage(_) | Self::NoTokenizer { .. } | Self::NotAFile { .. } => ErrorKind::Argument,
+            Self::Usage(_)
+            | Self::NoTokenizer { .. }
+            | Self::NotAFile { .. }
+            | Self::InstructionSet { .. } => ErrorKind::Argument,
             Self::Read { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => {
                     ErrorKind::Format
@@ -73,7 +82,7 @@ impl Classify for CommandError {
                 _ => ErrorKind::Resource,
             },
             Self::Ids { .. } | Self::NotFinite { .. } => ErrorKind::Format,
-            Self::Write { .. } | Self::Stdout(_) | Self::Threads(_) => ErrorKind::Resource,
+            Self::Write { .. } | Self::Stdout(_) | Self::Memory(_) | Self::Threads(_) => ErrorKind::Resource,
         }
     }
 }

@@ -22,6 +22,13 @@ pub(crate) fn memory() -> Option<u64> {
     }
 }
 
+/// Bytes of memory that this process had at most so far, mapped files included, where the system says.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))?;
+    kibibytes.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 #[cfg(unix)]
 fn physical_memory() -> Option<u64> {
     // SAFETY: no arguments but a number, no effects.

@@ -51,22 +51,29 @@ impl Location {
 pub(crate) struct Loading {
     /// Rounding of activations: exact is f32, standard bf16 before each product
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) precision: PrecisionName,
+    precision: PrecisionName,
+    #[command(flatten)]
+    placing: Placing,
+}
+
+/// Where a model is loaded: everything but what it computes with.
+#[derive(clap::Args)]
+pub(crate) struct Placing {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kv_type: KvTypeName,
     /// Weights are read where they lie in the files, or copied into memory first; a GPU has them in its own
     #[arg(long, value_enum, default_value_t)]
-    weights: WeightsName,
+    pub(crate) weights: WeightsName,
     /// Threads that compute on the processor; 0 is one per available CPU
     #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    pub(crate) threads: usize,
     /// What computes: cpu, cuda:0, hip:0 (or another number), auto
     ///
     /// auto is the first GPU with room for all of the model and one session of the length it was trained for, and the processor where
     /// there is none; "grok1 devices" tells what there is, and why not more.
     #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: Device,
+    pub(crate) device: Device,
     /// Layers that run on the GPU, the others on the processor; by default all, or as many as there is room for
     ///
     /// The state of a token, 4 bytes for each of its values, goes to the processor once and back once.
@@ -85,36 +92,27 @@ const ALL: &str = "4294967295";
 impl Loading {
     /// Loads the weights.
     pub(crate) fn load(&self, checkpoint: Checkpoint) -> Result<Model> {
-        self.load_with(checkpoint, |options| options)
+        Model::load(checkpoint, self.placing.options(self.precision), &progress::control())
     }
+}
 
-    /// Loads the weights, with options that only some subcommands have.
-    pub(crate) fn load_with(
-        &self,
-        checkpoint: Checkpoint,
-        more: impl FnOnce(ModelOptions) -> ModelOptions,
-    ) -> Result<Model> {
+impl Placing {
+    /// The options that say the same.
+    pub(crate) fn options(&self, precision: PrecisionName) -> ModelOptions {
         let options = ModelOptions::new()
-            .precision(match self.precision {
-                PrecisionName::Exact => Precision::Exact,
-                PrecisionName::Standard => Precision::Standard,
-            })
+            .precision(precision.into())
             .kv_type(self.kv_type.into())
-            .weights(match self.weights {
-                WeightsName::Mapped => WeightStorage::Mapped,
-                WeightsName::Owned => WeightStorage::Owned,
-            })
+            .weights(self.weights.into())
             .threads(self.threads)
             .device(self.device);
         let options = match self.gpu_layers {
             Some(layers) => options.gpu_layers(layers),
             None => options,
         };
-        let options = match self.experts_on_cpu {
+        match self.experts_on_cpu {
             Some(layers) => options.experts_on_cpu(layers),
             None => options,
-        };
-        Model::load(checkpoint, more(options), &progress::control())
+        }
     }
 }
 
@@ -148,6 +146,25 @@ pub(crate) enum PrecisionName {
     Standard,
 }
 
+impl PrecisionName {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Standard => "standard",
+        }
+    }
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::Exact => Self::Exact,
+            PrecisionName::Standard => Self::Standard,
+        }
+    }
+}
+
 /// [`KvType`] by name.
 #[derive(Clone, Copy, Default, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -168,8 +185,17 @@ impl From<KvTypeName> for KvType {
 
 /// [`WeightStorage`] by name.
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum WeightsName {
+pub(crate) enum WeightsName {
     #[default]
     Mapped,
     Owned,
+}
+
+impl From<WeightsName> for WeightStorage {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::Mapped => Self::Mapped,
+            WeightsName::Owned => Self::Owned,
+        }
+    }
 }

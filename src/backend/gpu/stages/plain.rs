@@ -6,8 +6,8 @@ use super::scratch::{Room, Scratch};
 use super::slabs::Slabs;
 use super::weights::Layer;
 use crate::backend::gpu::kernels::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, Groups, Kernel, Routed, Router, SPAN, THREADS,
-    flash_mma_shared_bytes, flash_shared_bytes,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, Groups, Kernel, Routed, Router, THREADS,
+    attention_shared_bytes, flash_mma_shared_bytes, flash_shared_bytes,
 };
 use crate::backend::gpu::{Argument, Buffer, DevicePointer, Function, GpuError, Launch, Runtime};
 use crate::backend::{KvType, Precision};
@@ -89,7 +89,7 @@ impl<R: Runtime> Flash<R> {
 impl<R: Runtime> Kernels<R> {
     pub(super) fn new(code: &Code<R>, config: &ModelConfig, precision: Precision) -> Result<Self, GpuError> {
         let group = config.heads / config.kv_heads;
-        let attention_shared = group * (config.head_dim + SPAN) * size_of::<f32>();
+        let attention_shared = attention_shared_bytes(group, config.head_dim);
         let kernel = |kernel| code.kernel(kernel, 0);
         let router = |kernel| code.kernel(kernel, router_shared(config));
         Ok(Self {

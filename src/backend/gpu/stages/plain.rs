@@ -67,14 +67,17 @@ impl<R: Runtime> Flash<R> {
     fn new(code: &Code<R>, config: &ModelConfig, precision: Precision) -> Result<Option<Self>, GpuError> {
         let (dim, group) = (config.head_dim, config.heads / config.kv_heads);
         let (shared, mma_shared) = (flash_shared_bytes(dim), flash_mma_shared_bytes(dim));
-        if group > FLASH_QUERIES || dim > FLASH_HEAD_DIM || !code.can(Kernel::Flash(KvType::F32), shared) {
+        if group > FLASH_QUERIES || dim > FLASH_HEAD_DIM {
             return Ok(None);
         }
-        let kernel = Kernel::FlashMma(dim);
-        let has_mma =
-            precision == Precision::Standard && dim.is_multiple_of(16) && code.can(kernel, mma_shared);
-        let mma = has_mma.then(|| Ok::<_, GpuError>((code.kernel(kernel, mma_shared)?, mma_shared)));
-        Ok(Some(Self { portable: ForKv::new(code, Kernel::Flash, shared)?, mma: mma.transpose()? }))
+        let kernel = |kv| code.kernel_that_fits(Kernel::Flash(kv), shared);
+        let (Some(f32), Some(bf16)) = (kernel(KvType::F32)?, kernel(KvType::BF16)?) else { return Ok(None) };
+        let mma = if precision == Precision::Standard && dim.is_multiple_of(16) {
+            code.kernel_that_fits(Kernel::FlashMma(dim), mma_shared)?
+        } else {
+            None
+        };
+        Ok(Some(Self { portable: ForKv { f32, bf16, shared }, mma: mma.map(|mma| (mma, mma_shared)) }))
     }
 
     /// The kernel for a type of cache, its shared memory, and the queries of its tiles.

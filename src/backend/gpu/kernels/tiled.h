@@ -117,7 +117,8 @@ struct Tiled<Packed<F>, TWO> {
                     const Rows& rows) {
         const int lane = threadIdx.x % TILE_LANES, g = lane / 4, t = lane % 4;
         const int slot = threadIdx.x / TILE_LANES * TILE_OUTPUTS;
-        const Matrix& matrix = TWO && slot >= COUNT ? b : a;
+        Matrix matrix = a;
+        if (TWO && slot >= COUNT) matrix = b;
         // Beyond the last one its sums are nobody's.
         const int output = min_of(first + slot % COUNT, matrix.outputs - TILE_OUTPUTS);
         const u8* tile = tiles_of<P>(matrix.data, matrix.inputs, output);

@@ -107,6 +107,23 @@ fn a_kernel_has_the_shared_memory_that_it_was_found_with() {
     on_each_runtime!(claim);
 }
 
+fn too_much_shared<R: Runtime>() {
+    let device = open::<R>();
+    let (module, most) = (kernels(&device), device.properties().shared_memory);
+    // Every kernel has 1000 bytes of its own.
+    module.function("reverse", most - 1000).unwrap();
+    let error = module.function("reverse", most - 999).unwrap_err();
+    assert_eq!(error.to_string(), "reverse wants 65537 bytes of shared memory, and blocks get 65536");
+    assert!(matches!(error, GpuError::SharedMemory { .. }), "{error:?}");
+}
+
+#[test]
+fn a_kernel_that_wants_more_shared_memory_than_a_block_gets_is_an_error() {
+    if std::env::var("GROK1_GPU").is_err() {
+        on_each_runtime!(too_much_shared, "STANDIN_SHARED" = "65536", "STANDIN_OWN" = "1000");
+    }
+}
+
 #[test]
 fn a_launch_that_no_device_can_do_is_an_error_with_the_kernels_name() {
     fn claim<R: Runtime>() {

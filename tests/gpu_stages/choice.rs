@@ -1,12 +1,14 @@
-//! Which device a model is loaded on, and why it is not.
+//! Which device a model is loaded on, which kernels its products take, and why not others.
 
 use std::sync::Mutex;
 
 use grok1::backend::gpu::{GpuError, Runtime};
-use grok1::{Control, Device, ErrorKind, Model};
+use grok1::{Control, DType, Device, ErrorKind, Layout, Model};
 
-use crate::first;
 use crate::support::models::{standard, tiny, tiny_path};
+use crate::support::random::Random;
+use crate::support::stages::{self, STANDARD, SUPER_BLOCKS, Shape, Stored};
+use crate::{conformance, first};
 
 /// What the library has logged.
 struct Logged(Mutex<Vec<String>>);
@@ -25,10 +27,15 @@ impl log::Log for Logged {
     fn flush(&self) {}
 }
 
-/// The device that is chosen, and what the log says of the choice.
-fn automatic<R: Runtime>() -> (String, Vec<String>) {
+/// Has the library log from now on.
+fn listen() {
     log::set_logger(&LOGGED).unwrap();
     log::set_max_level(log::LevelFilter::Info);
+}
+
+/// The device that is chosen, and what the log says of the choice.
+fn automatic<R: Runtime>() -> (String, Vec<String>) {
+    listen();
     let model = tiny(first::<R>(standard()).device(Device::Auto));
     let mut lines = LOGGED.0.lock().unwrap().clone();
     lines
@@ -85,5 +92,33 @@ fn refused<R: Runtime>() {
 fn a_device_that_is_not_there_or_too_small_is_an_error() {
     if std::env::var("GROK1_GPU").is_err() {
         on_each_runtime!(refused, "STANDIN_MEMORY" = "4000000");
+    }
+}
+
+fn tiles_that_do_not_fit<R: Runtime>() {
+    listen();
+    let shape = Shape { vocab: 144, ..SUPER_BLOCKS };
+    let [four, eight] = [DType::Q4K, DType::Q8_0].map(|dtype| Stored::Plain(dtype, Layout::OutIn));
+    let mut checkpoint = stages::checkpoint(stages::config(&shape), 1, four, four);
+    let layer = &mut checkpoint.layers[0];
+    let random = &mut Random(7);
+    for matrix in layer.down.iter_mut().chain([&mut layer.key]) {
+        *matrix = stages::matrix(random, eight, [matrix.inputs, matrix.outputs], 1);
+    }
+    conformance::conforms::<R>("keys and down of eight bits", &checkpoint, STANDARD[1]);
+    let mut lines = LOGGED.0.lock().unwrap().clone();
+    lines.retain(|line| line.starts_with("not used: "));
+    let line = |kernel| {
+        format!("not used: {kernel}_q8_0_packed wants 102400 bytes of shared memory, and blocks get 101376")
+    };
+    let expected = ["linear_tiled_mma", "expert_linear_tiled_mma"].map(line);
+    assert_eq!(lines, if R::NAME == "cuda" { &expected[..] } else { &[] });
+}
+
+#[test]
+fn of_many_rows_only_products_whose_tiles_do_not_fit_go_without_matrix_instructions() {
+    if std::env::var("GROK1_GPU").is_err() {
+        // What sm_86 has.
+        on_each_runtime!(tiles_that_do_not_fit, "STANDIN_SHARED" = "101376");
     }
 }

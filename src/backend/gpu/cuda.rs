@@ -72,6 +72,7 @@ functions! { check!
         cuModuleLoadData(*mut CUmodule, *const c_void);
         cuModuleUnload(CUmodule);
         cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+        cuFuncGetAttribute(*mut c_int, CUfunction_attribute, CUfunction);
         cuFuncSetAttribute(CUfunction, CUfunction_attribute, c_int);
         cuLaunchKernel(
             CUfunction,
@@ -102,9 +103,6 @@ functions! { check!
 
 /// Statuses of `cuInit` without a device.
 const NO_DEVICE: c_int = 100;
-
-/// Blocks get more than this many bytes of dynamic shared memory only if their kernel was allowed to have them.
-const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
 /// The driver.
 pub struct Cuda {
@@ -356,10 +354,13 @@ impl Runtime for Cuda {
         Ok(Handle(function))
     }
 
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError> {
+        let (mut bytes, which) = (0, CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES);
+        call!(self, cuFuncGetAttribute(&raw mut bytes, which, function.0)).map(|()| bytes.unsigned_abs())
+    }
+
+    /// Blocks get more than 48 KiB, with what their kernel has anyway, only if it was allowed to have them.
     unsafe fn allow_shared(&self, function: Self::Function, bytes: u32) -> Result<(), DriverError> {
-        if bytes <= SHARED_WITHOUT_ASKING {
-            return Ok(());
-        }
         let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         call!(self, cuFuncSetAttribute(function.0, which, c_int::try_from(bytes).unwrap_or(c_int::MAX)))
     }

@@ -147,6 +147,15 @@ impl<R: Runtime> Device<R> {
         Ok(Buffer { device: self.clone(), pointer, bytes })
     }
 
+    /// Refuses a kernel whose blocks want more shared memory than they get.
+    pub(super) fn check_shared(&self, kernel: &str, bytes: u32) -> Result<(), GpuError> {
+        let most = self.properties().shared_memory;
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(GpuError::SharedMemory { kernel: kernel.to_owned(), bytes, most })
+    }
+
     /// Zeroed memory of the host that copies go from and to at full speed, and while the host does something else.
     ///
     /// # Errors
@@ -593,7 +602,7 @@ impl<R: Runtime> Module<R> {
     /// A kernel by its name, to be launched with up to `shared_bytes` of dynamic shared memory.
     ///
     /// # Errors
-    /// [`GpuError::NoKernel`], [`GpuError::Nul`]; the driver's.
+    /// [`GpuError::NoKernel`], [`GpuError::Nul`], [`GpuError::SharedMemory`]; the driver's.
     pub fn function(&self, name: &str, shared_bytes: u32) -> Result<Function<R>, GpuError> {
         let runtime = self.0.device.0.bound()?;
         let c_name = CString::new(name).map_err(|_| GpuError::Nul { what: "a kernel's name" })?;
@@ -601,6 +610,9 @@ impl<R: Runtime> Module<R> {
         let function = unsafe { runtime.function(self.0.module, &c_name) }
             .map_err(|source| GpuError::NoKernel { name: name.to_owned(), source })?;
         // SAFETY: as above; the function is the module's.
+        let own = unsafe { runtime.shared_bytes(function) }?;
+        self.0.device.check_shared(name, own.saturating_add(shared_bytes))?;
+        // SAFETY: as above.
         unsafe { runtime.allow_shared(function, shared_bytes) }?;
         Ok(Function { module: Arc::clone(&self.0), function, name: c_name })
     }

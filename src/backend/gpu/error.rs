@@ -106,6 +106,16 @@ pub enum GpuError {
         #[source]
         source: DriverError,
     },
+    /// A kernel whose blocks want more shared memory than the device gives one.
+    #[error("{kernel} wants {bytes} bytes of shared memory, and blocks get {most}")]
+    SharedMemory {
+        /// Its name.
+        kernel: String,
+        /// Bytes that a block wants.
+        bytes: u32,
+        /// Bytes that it gets at most.
+        most: u32,
+    },
     /// The device has no room.
     #[error("out of device memory: {bytes} bytes for {what}, {free} are free, {} missing", missing(*bytes, *free))]
     OutOfMemory {
@@ -264,6 +274,7 @@ impl Classify for GpuError {
             | Self::OldDriver { .. }
             | Self::NewCompiler { .. }
             | Self::NoDevice { .. }
+            | Self::SharedMemory { .. }
             | Self::OutOfMemory { .. }
             | Self::Pin { .. }
             | Self::NoAlgorithm { .. }

@@ -64,6 +64,7 @@ mod constant {
     pub(super) const MULTIPROCESSOR_COUNT: c_int = 63;
     pub(super) const MAX_SHARED_MEMORY_PER_BLOCK: c_int = 74;
     pub(super) const WARP_SIZE: c_int = 87;
+    pub(super) const SHARED_SIZE_BYTES: c_int = 1;
     pub(super) const STREAM_NON_BLOCKING: c_uint = 1;
     pub(super) const EVENT_DISABLE_TIMING: c_uint = 2;
     pub(super) const HOST_MALLOC_PORTABLE: c_uint = 1;
@@ -72,6 +73,7 @@ mod constant {
 
 #[cfg(feature = "hip-sys")]
 const _: () = {
+    use hiprt::hipFunction_attribute as OfFunction;
     use hiprt::{hipDeviceAttribute_t as Attribute, hipError_t as Error, hipStreamCaptureMode as Mode};
 
     assert!(constant::NO_DEVICE == Error::hipErrorNoDevice as c_int);
@@ -82,6 +84,7 @@ const _: () = {
             == Attribute::hipDeviceAttributeMaxSharedMemoryPerBlock as c_int
     );
     assert!(constant::WARP_SIZE == Attribute::hipDeviceAttributeWarpSize as c_int);
+    assert!(constant::SHARED_SIZE_BYTES == OfFunction::HIP_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as c_int);
     assert!(constant::STREAM_NON_BLOCKING == hiprt::hipStreamNonBlocking);
     assert!(constant::EVENT_DISABLE_TIMING == hiprt::hipEventDisableTiming);
     assert!(constant::HOST_MALLOC_PORTABLE == hiprt::hipHostMallocPortable);
@@ -131,6 +134,7 @@ functions! { check!
         hipModuleLoadData(*mut *mut c_void, *const c_void);
         hipModuleUnload(*mut c_void);
         hipModuleGetFunction(*mut *mut c_void, *mut c_void, *const c_char);
+        hipFuncGetAttribute(*mut c_int, c_int, *mut c_void);
         hipModuleLaunchKernel(
             *mut c_void,
             c_uint, c_uint, c_uint, // grid
@@ -452,6 +456,12 @@ impl Runtime for Hip {
         let mut function = ptr::null_mut();
         call!(self, hipModuleGetFunction(&raw mut function, module.0, name.as_ptr()))?;
         Ok(Handle(function))
+    }
+
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError> {
+        let mut bytes = 0;
+        call!(self, hipFuncGetAttribute(&raw mut bytes, constant::SHARED_SIZE_BYTES, function.0))
+            .map(|()| bytes.unsigned_abs())
     }
 
     /// Blocks may have all there is without asking.

@@ -203,6 +203,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
     /// A kernel by its name.
     unsafe fn function(&self, module: Self::Module, name: &CStr) -> Result<Self::Function, DriverError>;
 
+    /// Bytes of shared memory that a kernel has beside what it is launched with.
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError>;
+
     /// Lets a kernel be launched with up to `bytes` of dynamic shared memory.
     unsafe fn allow_shared(&self, function: Self::Function, bytes: u32) -> Result<(), DriverError>;
 

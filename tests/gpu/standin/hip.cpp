@@ -10,8 +10,10 @@ API Driver* standin_driver() {
     return &driver();
 }
 
+static const int SHARED_LIMIT = (int)setting("STANDIN_SHARED", 64 * 1024);
+
 unsigned Driver::shared_limit_unasked() {
-    return 64 * 1024;
+    return SHARED_LIMIT;
 }
 
 static thread_local int current = 0; // the device
@@ -67,7 +69,7 @@ API int hipDeviceTotalMem(size_t* bytes, int) {
 API int hipDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
         case 63: *value = 4; break;              // MultiprocessorCount
-        case 74: *value = 64 * 1024; break;      // MaxSharedMemoryPerBlock
+        case 74: *value = SHARED_LIMIT; break;   // MaxSharedMemoryPerBlock
         case 87: *value = driver().warp; break;  // WarpSize
         default: return INVALID_VALUE;
     }
@@ -152,6 +154,11 @@ API int hipModuleUnload(void* module) {
 API int hipModuleGetFunction(void** function, void* module, const char* name) {
     auto lock = driver().lock();
     return driver().find_function(function, module, name);
+}
+
+API int hipFuncGetAttribute(int* value, int which, void* function) {
+    auto lock = driver().lock();
+    return driver().function_attribute(value, which, function);
 }
 
 API int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,

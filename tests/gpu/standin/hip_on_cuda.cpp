@@ -146,6 +146,10 @@ API int hipModuleGetFunction(void** function, void* module, const char* name) {
     return CUDA(cuModuleGetFunction, function, module, name);
 }
 
+API int hipFuncGetAttribute(int* value, int which, void* function) {
+    return CUDA(cuFuncGetAttribute, value, which, function);
+}
+
 API int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                               unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments,
                               void** extra) {

@@ -80,6 +80,12 @@ pub const FLASH_HEAD_DIM: usize = 128;
 /// Positions of a step of [`Kernel::Flash`].
 const FLASH_STEP: usize = 32;
 
+/// Bytes of dynamic shared memory that [`Kernel::Attention`] has to be launched with, of `group` heads that share a key/value head.
+#[must_use]
+pub const fn attention_shared_bytes(group: usize, head_dim: usize) -> usize {
+    group * (head_dim.div_ceil(UNIT) * (UNIT + 4) + SPAN) * size_of::<f32>()
+}
+
 /// Bytes of dynamic shared memory that [`Kernel::Flash`] has to be launched with.
 #[must_use]
 pub const fn flash_shared_bytes(head_dim: usize) -> usize {

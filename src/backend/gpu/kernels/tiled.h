@@ -28,8 +28,9 @@ struct TiledWeights {
 template <class F, int COUNT>
 struct TiledWeights<InOut<F>, COUNT> {
     DEVICE void load(Shared<float> to, const Matrix& matrix, int first, int input) {
+        // Neighbouring lanes take neighbouring inputs, which lie in different banks.
         for (int i = threadIdx.x; i < COUNT / UNIT * TILED_STEP; i += THREADS) {
-            const int k = i / (COUNT / UNIT), o = i % (COUNT / UNIT) * UNIT, output = first + o;
+            const int k = i % TILED_STEP, o = i / TILED_STEP * UNIT, output = first + o;
             float weight[UNIT] = {};
             if (output < matrix.outputs && input + k < matrix.inputs) {
                 const u8* weights = matrix.data + (input + k) * row_bytes<F>(matrix.outputs);
@@ -116,7 +117,8 @@ struct Tiled<Packed<F>, TWO> {
                     const Rows& rows) {
         const int lane = threadIdx.x % TILE_LANES, g = lane / 4, t = lane % 4;
         const int slot = threadIdx.x / TILE_LANES * TILE_OUTPUTS;
-        const Matrix& matrix = TWO && slot >= COUNT ? b : a;
+        Matrix matrix = a;
+        if (TWO && slot >= COUNT) matrix = b;
         // Beyond the last one its sums are nobody's.
         const int output = min_of(first + slot % COUNT, matrix.outputs - TILE_OUTPUTS);
         const u8* tile = tiles_of<P>(matrix.data, matrix.inputs, output);

@@ -186,9 +186,8 @@ impl<R: Runtime> Gpu<R> {
         scratch.query.make(&self.device, bytes(self.config.query_width()))?;
         scratch.attended.make(&self.device, bytes(self.config.query_width()))?;
         scratch.branch.make(&self.device, bytes(self.config.width))?;
-        let way = self.way(layer, rows);
-        self.project(way, layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
+        self.project(layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
         self.attend(index, kv, scratch)?;
-        self.project_output(way, layer, scratch)
+        self.project_output(layer, scratch)
     }
 }

@@ -426,7 +426,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let (numbers, factors) =
             (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
         self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
-        let way = Way::of_head(head, rows.len());
+        let way = Way::without_slabs(rows.len(), head.output_products.mma.is_some());
         if way == Way::Mma {
             self.make_narrow(rows.len(), config.width, scratch)?;
             let values = rows.len() * config.width;

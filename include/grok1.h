@@ -752,6 +752,11 @@ typedef struct grok1_model_info {
    * Not 0 if it has a tokenizer.
    */
   int32_t has_tokenizer;
+  /**
+   * Why "auto" took none of the devices before this one: "no cuda: ...; not hip:0: ..."; empty if there were none, or another was
+   * asked for.
+   */
+  const char *passed_over;
 } grok1_model_info;
 
 /**

@@ -461,7 +461,7 @@ pub fn page_bytes(config: &ModelConfig, kv: KvType) -> usize {
     config.layers * 2 * PAGE * config.kv_width() * kv.size()
 }
 
-/// Bytes of the activations of a batch of `rows`, as the processor keeps them; other devices need about as much. Saturates.
+/// Bytes of the activations of a batch of `rows`, as the processor keeps them; GPUs need up to twice as much. Saturates.
 #[must_use]
 pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let size = |size: usize| size as u64;

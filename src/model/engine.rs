@@ -14,7 +14,7 @@ use crate::control::{Cancelled, Control, Task};
 use crate::error::Result;
 
 /// Rows whose logits are computed together: bounds their memory, and reads the head's weights once for all of them.
-const HEAD_ROWS: usize = 32;
+pub(super) const HEAD_ROWS: usize = 32;
 
 /// Receives one row of values with the row's index among the tokens that were run; may stop the call.
 pub(crate) type RowSink<'a> = dyn FnMut(usize, &[f32]) -> ControlFlow<()> + 'a;

@@ -8,6 +8,11 @@ API Driver* standin_driver() {
     return &driver();
 }
 
+// For tests: the most memory of a device that was ever taken.
+API size_t standin_peak() {
+    return driver().memory().peak();
+}
+
 typedef unsigned long long Pointer;
 
 unsigned Driver::shared_limit_unasked() {

@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -118,6 +119,7 @@ class Memory {
     std::map<char*, Allocation> live_;
     std::map<char*, size_t> pinned_;
     std::map<int, size_t> used_;
+    size_t peak_ = 0;
     int open_ = 0;
 
     // The live allocation with this address in it, or at its end.
@@ -131,6 +133,7 @@ class Memory {
   public:
     size_t total() const { return setting("STANDIN_MEMORY", uint64_t(4) << 30); }
     size_t free_on(int device) { return total() - used_[device]; }
+    size_t peak() const { return peak_; }
     bool is_device(const void* address) const { return space_.contains(address); }
     bool is_host(const void* address) const { return host_space_.contains(address); }
     bool is_live(const void* address) const { return find(address); }
@@ -145,6 +148,7 @@ class Memory {
         memset(start, POISON, room);
         live_[start] = {memory, room, bytes, device};
         used_[device] += bytes;
+        peak_ = std::max(peak_, used_[device]);
         if (!open_) mprotect(memory, pages(room), PROT_NONE);
         return start;
     }

@@ -12,6 +12,11 @@ API Driver* standin_driver() {
 
 static const int SHARED_LIMIT = (int)setting("STANDIN_SHARED", 64 * 1024);
 
+// For tests: the most memory of a device that was ever taken.
+API size_t standin_peak() {
+    return driver().memory().peak();
+}
+
 unsigned Driver::shared_limit_unasked() {
     return SHARED_LIMIT;
 }

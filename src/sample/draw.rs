@@ -1,7 +1,7 @@
 //! One random number makes one token, each by its weight.
 
-use super::candidates::Candidate;
-use super::softmax::Softmax;
+use crate::candidates::Candidate;
+use crate::softmax::Softmax;
 
 /// Logits that are passed over at once when the drawn token is not among them.
 const BLOCK: usize = 1024;

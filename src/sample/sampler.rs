@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::adjust::Adjusted;
-use super::candidates::Candidates;
+use super::filtered::Filtered;
 use super::peak::{Peak, peak};
 use super::random::random;
 use super::settings::Settings;
-use super::softmax::{MAX_VOCAB, Softmax};
 use super::{Alternative, SampleError, Sampled, draw};
+use crate::softmax::{MAX_VOCAB, Softmax};
 
 /// The host's own filter: the tokens so far and the logits (`[vocab]`) it may change.
 type Filter = dyn Fn(&[u32], &mut [f32]) + Send + Sync;
@@ -47,7 +47,7 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 struct Scratch {
     adjusted: Adjusted,
-    candidates: Candidates,
+    filtered: Filtered,
     totals: Vec<u64>,
 }
 
@@ -205,7 +205,7 @@ impl Sampler {
     /// # Errors
     /// [`SampleError`]; nothing was drawn then.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<Sampled, SampleError> {
-        let Scratch { adjusted, candidates, totals } = &mut self.scratch;
+        let Scratch { adjusted, filtered, totals } = &mut self.scratch;
         let step = prepare(&self.settings, self.filter.as_deref(), adjusted, logits, history)?;
 
         // The total weight of all logits under `softmax`, where the draw needs it.
@@ -221,8 +221,8 @@ impl Sampler {
                     token
                 })
             } else {
-                total = candidates.narrow(step.logits, softmax, limits);
-                draw::from_candidates(candidates.as_slice(), softmax, random)
+                total = filtered.narrow(step.logits, softmax, limits);
+                draw::from_candidates(filtered.as_slice(), softmax, random)
             };
             token = drawn.unwrap_or(token);
             self.draws = self.draws.wrapping_add(1);
@@ -239,7 +239,7 @@ impl Sampler {
             };
             logprob = self.settings.logprobs.then(|| own.log_probability(logits[token as usize], total));
             if count > 0 {
-                alternatives.extend(candidates.best(logits, count).iter().map(|candidate| Alternative {
+                alternatives.extend(filtered.best(logits, count).iter().map(|candidate| Alternative {
                     token: candidate.token,
                     logprob: own.log_probability(candidate.logit, total),
                 }));
@@ -256,16 +256,16 @@ impl Sampler {
     /// # Errors
     /// Those of [`sample`](Self::sample).
     pub fn distribution(&mut self, logits: &[f32], history: &[u32]) -> Result<Vec<(u32, f64)>, SampleError> {
-        let Scratch { adjusted, candidates, .. } = &mut self.scratch;
+        let Scratch { adjusted, filtered, .. } = &mut self.scratch;
         let step = prepare(&self.settings, self.filter.as_deref(), adjusted, logits, history)?;
         if self.settings.is_greedy() {
             return Ok(vec![(step.best.token, 1.0)]);
         }
         let softmax = Softmax::new(step.best.logit, self.settings.temperature);
-        candidates.narrow(step.logits, softmax, self.settings.limits());
-        let total = candidates.total(softmax) as f64;
+        filtered.narrow(step.logits, softmax, self.settings.limits());
+        let total = filtered.total(softmax) as f64;
         let probability = |logit| softmax.weight(logit) as f64 / total;
-        Ok(candidates.as_slice().iter().map(|kept| (kept.token, probability(kept.logit))).collect())
+        Ok(filtered.as_slice().iter().map(|kept| (kept.token, probability(kept.logit))).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::SampleError;
-use super::candidates::Limits;
+use super::filtered::Limits;
 
 /// What the sampler's builder sets; checked as a whole by [`validate`](Self::validate).
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::softmax::{Softmax, weight_of_share};
+use crate::candidates::Candidate;
+use crate::softmax::{Softmax, weight_of_share};
 
 /// Logits passed over with one comparison if none of them is good enough.
 const CHUNK: usize = 32;
@@ -10,16 +11,9 @@ const CHUNK: usize = 32;
 /// Candidates gathered before the list is cut back to the best.
 const SLACK: usize = 256;
 
-/// A token that may be drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Candidate {
-    pub(super) token: u32,
-    pub(super) logit: f32,
-}
-
 /// Tokens in the order of their ids, and room to rank them in.
 #[derive(Debug, Default)]
-pub(super) struct Candidates {
+pub(super) struct Filtered {
     list: Vec<Candidate>,
     ranked: Vec<Candidate>,
 }
@@ -35,16 +29,6 @@ pub(super) struct Limits {
     pub(super) min_p: f32,
 }
 
-impl Candidate {
-    /// Higher is better: by logit, equal ones by id.
-    fn rank(self) -> u64 {
-        // Adding 0 makes -0 equal to 0. Floats then order like their bits, negative ones after flipping them.
-        let bits = (self.logit + 0.0).to_bits();
-        let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
-        u64::from(ordered) << 32 | u64::from(!self.token)
-    }
-}
-
 impl Limits {
     /// Whether every token passes.
     pub(super) fn keep_all(self, vocab: usize) -> bool {
@@ -52,7 +36,7 @@ impl Limits {
     }
 }
 
-impl Candidates {
+impl Filtered {
     /// The tokens gathered last, in the order of their ids.
     pub(super) fn as_slice(&self) -> &[Candidate] {
         &self.list

@@ -110,6 +110,11 @@ impl Candidates {
             _ => Softmax::new(largest, temperature).total(logits),
         };
     }
+
+    /// Whether there are no others but those of -infinity.
+    pub(crate) fn are_all(&self) -> bool {
+        self.best.len() < self.asked.count
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,28 @@ impl Limits {
     pub(super) fn keep_all(self, vocab: usize) -> bool {
         self.top_k >= vocab && self.top_p >= 1.0 && self.min_p <= 0.0
     }
+
+    /// Whether there is a top-p that is a share of all probability, instead of top-k's.
+    pub(super) fn is_share_of_all(self) -> bool {
+        self.top_k == usize::MAX && self.top_p < 1.0
+    }
+
+    /// Whether every token that passes is among the `best`, best first, whatever the logits are that they leave out: none that is better
+    /// than the last of them. `all` is the weight of all logits.
+    pub(super) fn are_met_by(self, best: &[Candidate], softmax: Softmax, all: u64) -> bool {
+        let Some(last) = best.last() else { return false };
+        let last_weight = softmax.weight(last.logit) as f64;
+        if best.len() >= self.top_k || last_weight < weight_of_share(self.min_p) {
+            return true;
+        }
+        let (mut weight, share) = (0, share(self.top_p, all));
+        let end = best.iter().find(|candidate| {
+            weight += softmax.weight(candidate.logit);
+            weight > share
+        });
+        // Those that equal the last of the nucleus are in it.
+        self.is_share_of_all() && end.is_some_and(|end| end.logit > last.logit)
+    }
 }
 
 impl Filtered {
@@ -63,14 +85,28 @@ impl Filtered {
             softmax.logit_below(least.max(outside))
         };
         self.gather(logits, floor, top_k);
+        self.keep_likely(softmax, limits, all);
+        all
+    }
+
+    /// The same from the best tokens, best first, that these limits [need](Limits::are_met_by). `all` is the weight of all logits.
+    pub(super) fn narrow_best(&mut self, best: &[Candidate], softmax: Softmax, limits: Limits, all: u64) {
+        self.list.clear();
+        self.list.extend(best.iter().take(limits.top_k));
+        self.list.sort_unstable_by_key(|candidate| candidate.token);
+        self.keep_likely(softmax, limits, limits.is_share_of_all().then_some(all));
+    }
+
+    /// Applies top-p, a share of `all` or else of the list, and min-p.
+    fn keep_likely(&mut self, softmax: Softmax, Limits { top_p, min_p, .. }: Limits, all: Option<u64>) {
         if top_p < 1.0 {
             let all = all.unwrap_or_else(|| self.total(softmax));
             self.keep_nucleus(softmax, share(top_p, all));
         }
         if min_p > 0.0 {
+            let least = weight_of_share(min_p);
             self.list.retain(|candidate| softmax.weight(candidate.logit) as f64 >= least);
         }
-        all
     }
 
     /// The `count` best of `logits`, best first.

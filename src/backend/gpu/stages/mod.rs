@@ -6,6 +6,7 @@
 
 mod attention;
 mod cache;
+mod candidates;
 mod code;
 mod forward;
 mod load;
@@ -31,8 +32,8 @@ use super::kernels::MAX_EXPERTS;
 use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
 use crate::backend::{
-    Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
-    stage_by_stage,
+    Backend, BackendError, Batch, Branch, Candidates, KvPart, KvType, Observer, PAGE, PageId, Precision,
+    Routing, stage_by_stage,
 };
 use crate::config::ModelConfig;
 use crate::control::Control;
@@ -249,6 +250,25 @@ impl<R: Runtime> Gpu<R> {
         scratch.outputs.make(&self.device, rows.len() * width * size_of::<f32>())?;
         Ok(())
     }
+
+    /// Logits of some rows, in `scratch.outputs`.
+    fn make_logits(&self, head: &Head<R>, rows: &[u32], scratch: &mut Scratch<R>) -> Result<()> {
+        let config = &self.config;
+        scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
+        self.want(rows, config.vocab, scratch)?;
+        let output = head.output.as_ref().unwrap_or(&head.embedding);
+        let (numbers, factors) =
+            (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
+        self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
+        let way = Way::without_slabs(rows.len(), head.output_products.mma.is_some());
+        if way == Way::Mma {
+            self.make_narrow(rows.len(), config.width, scratch)?;
+            let values = rows.len() * config.width;
+            self.narrow(&scratch.normed, values, output.format.has_minima(), scratch)?;
+        }
+        let (to, from, products) = (&scratch.outputs, &scratch.normed, &head.output_products);
+        self.linear(way, to, from, output, products, rows.len(), factors, scratch)
+    }
 }
 
 /// Bytes of the device's as numbers.
@@ -419,23 +439,40 @@ impl<R: Runtime> Backend for Gpu<R> {
         logits: &mut [f32],
     ) -> Result<()> {
         let _turn = self.turn()?;
-        let config = &self.config;
-        scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
-        self.want(rows, config.vocab, scratch)?;
-        let output = head.output.as_ref().unwrap_or(&head.embedding);
-        let (numbers, factors) =
-            (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
-        self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
-        let way = Way::without_slabs(rows.len(), head.output_products.mma.is_some());
-        if way == Way::Mma {
-            self.make_narrow(rows.len(), config.width, scratch)?;
-            let values = rows.len() * config.width;
-            self.narrow(&scratch.normed, values, output.format.has_minima(), scratch)?;
-        }
-        let (to, from, products) = (&scratch.outputs, &scratch.normed, &head.output_products);
-        self.linear(way, to, from, output, products, rows.len(), factors, scratch)?;
+        self.make_logits(head, rows, scratch)?;
         copy_values(self.returned(&scratch.outputs, size_of_val(logits), &mut scratch.returned)?, logits);
         Ok(())
+    }
+
+    fn keeps_logits(&self) -> bool {
+        true
+    }
+
+    fn candidates(
+        &self,
+        head: &Head<R>,
+        _: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Scratch<R>,
+        _: &mut [f32],
+        out: &mut [Candidates],
+    ) -> Result<()> {
+        let _turn = self.turn()?;
+        self.make_logits(head, rows, scratch)?;
+        let count = rows.len().min(out.len());
+        self.find_candidates(scratch, &mut out[..count])
+    }
+
+    fn logits_of_candidates(
+        &self,
+        _: &Head<R>,
+        _: &Batch<'_>,
+        (index, _): (usize, u32),
+        scratch: &mut Scratch<R>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let _turn = self.turn()?;
+        self.read_row(index, scratch, logits)
     }
 
     fn normed(

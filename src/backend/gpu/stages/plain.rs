@@ -30,6 +30,9 @@ pub(super) struct Kernels<R: Runtime> {
     pub(super) activate: Function<R>,
     combine: Function<R>,
     combine_residual: Function<R>,
+    pub(super) candidates: Function<R>,
+    pub(super) candidates_merge: Function<R>,
+    pub(super) weigh: Function<R>,
     pub(super) slabs: Option<Slabs<R>>,
 }
 
@@ -110,6 +113,9 @@ impl<R: Runtime> Kernels<R> {
             activate: kernel(Kernel::Activate)?,
             combine: kernel(Kernel::Combine)?,
             combine_residual: kernel(Kernel::CombineResidual)?,
+            candidates: kernel(Kernel::Candidates)?,
+            candidates_merge: kernel(Kernel::CandidatesMerge)?,
+            weigh: kernel(Kernel::Weigh)?,
             slabs: code
                 .has_blas
                 .then(|| {

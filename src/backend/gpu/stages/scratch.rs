@@ -120,6 +120,10 @@ pub struct Scratch<R: Runtime> {
     pub(super) sorted: Room<R>,        // [pairs, width], in the order of their experts
     pub(super) slab: Room<R>,          // bf16 [outputs, inputs] or [inputs, outputs] of some outputs
     pub(super) outputs: Room<R>,       // [rows, vocab or width]
+    /// What differences of logits are multiplied by.
+    pub(super) scales: Staged<R>, // f64 [rows, 2]
+    /// The best tokens of blocks of logits, and in the end the totals.
+    pub(super) ranks: [Room<R>; 2], // u64 [rows, blocks, candidates]
     pub(super) graphs: Graphs<R>,
     /// When the last layers that were queued are done.
     pub(super) queued: Vec<Event<R>>,
@@ -162,6 +166,8 @@ impl<R: Runtime> Default for Scratch<R> {
             sorted: Room::default(),
             slab: Room::default(),
             outputs: Room::default(),
+            scales: Staged::default(),
+            ranks: <[Room<R>; 2]>::default(),
             graphs: Graphs::default(),
             queued: Vec::new(),
             returned: None,

@@ -46,7 +46,10 @@ fn open_as(device: Device, checkpoint: &Checkpoint, options: &ModelOptions) -> R
 pub(super) fn cpu(config: ModelConfig, options: &ModelOptions) -> Result<Cpu> {
     let pool: Arc<dyn Pool> = match &options.pool {
         Some(pool) => Arc::clone(pool),
-        None => Arc::new(Threads::new(options.threads).map_err(BackendError::Threads)?),
+        None => {
+            let start = if options.pin_threads { Threads::pinned } else { Threads::new };
+            Arc::new(start(options.threads).map_err(BackendError::Threads)?)
+        }
     };
     Ok(Cpu::new(config, options.precision, options.weights, pool))
 }

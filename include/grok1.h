@@ -494,7 +494,7 @@ typedef struct grok1_model_options {
    */
   const struct grok1_pool *pool;
   /**
-   * Threads that compute on the processor, the calling one included; 0 for one per CPU. Results are the same bits for any number.
+   * Threads that compute on the processor, the calling one included; 0 for one per core. Results are the same bits for any number.
    */
   uint32_t threads;
   /**
@@ -1474,7 +1474,7 @@ typedef struct grok1_conversion_options {
    */
   const struct grok1_pool *pool;
   /**
-   * Threads that compute, the calling one included; 0 for one per CPU.
+   * Threads that compute, the calling one included; 0 for one per core.
    */
   uint32_t threads;
   /**

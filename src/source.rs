@@ -33,6 +33,10 @@ pub trait Source: Send + Sync {
     /// Once it has shown them it does not fail for the same range.
     fn slice(&self, range: Range<u64>) -> io::Result<Option<&[u8]>>;
 
+    /// These bytes will be looked at soon, where [`slice`](Self::slice) shows them: a source that has to fetch them may begin, and must not
+    /// wait for them.
+    fn read_ahead(&self, _range: Range<u64>) {}
+
     /// How a device can make the same bytes itself, if it can.
     fn formula(&self) -> Option<Formula<'_>> {
         None
@@ -142,6 +146,15 @@ impl Source for FileSource {
             }
         };
         part(map, range).map(Some)
+    }
+
+    #[cfg(unix)]
+    fn read_ahead(&self, range: Range<u64>) {
+        let Some(map) = self.map.get() else { return };
+        if let Ok(bytes) = part(map, range.clone()) {
+            // A hint: without it, pages are read when they are touched.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, bytes.len());
+        }
     }
 }
 
@@ -307,6 +320,10 @@ impl Source for JoinedSource {
             (Some((source, range)), None) => source.slice(range),
             (Some(_), Some(_)) => Ok(None),
         }
+    }
+
+    fn read_ahead(&self, range: Range<u64>) {
+        self.parts(range).into_iter().flatten().for_each(|(source, range)| source.read_ahead(range));
     }
 }
 

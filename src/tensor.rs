@@ -200,6 +200,11 @@ impl Blob {
         self.source.slice(self.range.clone())
     }
 
+    /// Tells the source that the bytes will be looked at soon.
+    pub fn read_ahead(&self) {
+        self.source.read_ahead(self.range.clone());
+    }
+
     /// Copies `out.len()` bytes from `offset` within the blob.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Regions of parallel work that last microseconds. Uses nothing.
+//! Regions of parallel work that last microseconds. Uses `machine`.
 //!
 //! Results never depend on the number of threads: a region consists of parts that are fixed by the shapes of the work, and each
 //! part writes what no other part touches.
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::machine::Cpus;
 
 /// Runs the parts of a region, on however many threads there are.
 ///
@@ -98,14 +100,32 @@ impl Region<'_> {
 const MAX_WIDTH: usize = 4096;
 
 impl Threads {
-    /// `width` threads that work at once: the caller's and `width - 1` workers. Zero means one per available CPU, as the
-    /// operating system reports them (affinity and container limits included).
+    /// `width` threads that work at once: the caller's and `width - 1` workers. Zero means one per core that this thread may use:
+    /// affinity and container limits count, and of the processors of one core, which share its arithmetic, one.
     ///
     /// # Errors
     /// The operating system could not start a thread, or there would be more than 4096.
     pub fn new(width: usize) -> io::Result<Self> {
+        Self::start(width, false)
+    }
+
+    /// As [`new`](Self::new), and each worker stays on a processor: on cores of their own while there are any, the first core being left
+    /// to the caller, who may run anywhere. For machines that run little else. Where the system cannot do that (it can on Linux),
+    /// workers run anywhere too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn pinned(width: usize) -> io::Result<Self> {
+        Self::start(width, true)
+    }
+
+    fn start(width: usize, pinned: bool) -> io::Result<Self> {
+        let cpus = Cpus::allowed();
         let width = match width {
-            0 => thread::available_parallelism().map_or(1, usize::from).min(MAX_WIDTH),
+            0 => {
+                let available = thread::available_parallelism().map_or(1, usize::from);
+                cpus.as_ref().map_or(available, |cpus| available.min(cpus.cores())).min(MAX_WIDTH)
+            }
             1..=MAX_WIDTH => width,
             _ => {
                 return Err(io::Error::new(
@@ -119,13 +139,33 @@ impl Threads {
         let mut threads = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
         for index in 0..width - 1 {
             let shared = Arc::clone(&threads.shared);
-            let worker =
-                thread::Builder::new().name(format!("grok1-{index}")).spawn(move || shared.serve(index))?;
+            let place = cpus.as_ref().filter(|_| pinned).and_then(|cpus| cpus.place(index + 1));
+            let worker = thread::Builder::new().name(format!("grok1-{index}")).spawn(move || {
+                place.into_iter().for_each(pin);
+                shared.serve(index);
+            })?;
             threads.workers.push(worker);
         }
         Ok(threads)
     }
 }
+
+/// Keeps the calling thread on one processor. One that refuses is no reason not to work.
+#[cfg(target_os = "linux")]
+fn pin(cpu: usize) {
+    const BITS: usize = size_of::<libc::c_ulong>() * 8;
+    let mut set = [0 as libc::c_ulong; (1 << 16) / BITS]; // more than `Cpus` knows
+    let Some(word) = set.get_mut(cpu / BITS) else { return };
+    *word = 1 << (cpu % BITS);
+    // SAFETY: the kernel reads so many bytes of the set and changes nothing but where this thread runs.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) };
+    if result != 0 {
+        log::warn!("a thread cannot be kept on processor {cpu}: {}", io::Error::last_os_error());
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(_: usize) {}
 
 impl Pool for Threads {
     fn width(&self) -> usize {
@@ -287,6 +327,24 @@ mod tests {
             })
         });
         assert_eq!(count.into_inner(), 16);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn pinned_workers_stay_on_one_processor() {
+        let threads = Threads::pinned(3).unwrap();
+        let caller = thread::current().id();
+        let (all, places) = (std::sync::Barrier::new(3), Mutex::new(Vec::new()));
+        threads.run(3, &|_| {
+            all.wait();
+            if thread::current().id() != caller {
+                let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+                let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+                places.lock().unwrap().push(list.trim().parse::<usize>());
+            }
+        });
+        let places = places.into_inner().unwrap();
+        assert!(places.len() == 2 && places.iter().all(Result::is_ok), "{places:?}");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Stored numbers as f32, for the small tensors that every backend converts once. Uses `quant`.
 
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
 use super::BackendError;
+use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant;
@@ -23,27 +28,39 @@ pub(crate) fn to_f32(
 }
 
 /// Bytes read between two looks at whether to go on.
-const BLOCK: usize = 32 << 20;
+const BLOCK: usize = 8 << 20;
+
+/// Threads that read a large tensor: one alone gets less than storage, or the page cache, gives.
+const READERS: usize = 4;
 
 /// The bytes of `len` elements, and nothing else.
-pub(crate) fn read(
-    tensor: &str,
-    dtype: DType,
-    data: &Blob,
-    len: usize,
-    control: &Control,
-) -> Result<Vec<u8>> {
+pub(crate) fn read(tensor: &str, dtype: DType, data: &Blob, len: usize, control: &Control) -> Result<Buffer> {
     check_size(tensor, dtype, data, len)?;
     let total = data.len() as usize;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
-    while bytes.len() < total {
-        control.check()?;
-        let start = bytes.len();
-        bytes.resize(total.min(start + BLOCK), 0);
-        data.read_at(start as u64, &mut bytes[start..])
-            .map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })?;
-    }
+    let mut bytes =
+        Buffer::zeroed(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
+    let readers = READERS.min(total / BLOCK).max(1);
+    let blocks = Mutex::new(bytes.chunks_mut(BLOCK).enumerate());
+    let work = || -> Result<()> {
+        loop {
+            let Some((index, block)) = blocks.lock().unwrap_or_else(PoisonError::into_inner).next() else {
+                return Ok(());
+            };
+            control.check()?;
+            data.read_at((index * BLOCK) as u64, block)
+                .map_err(|source| BackendError::Read { tensor: tensor.to_owned(), source })?;
+        }
+    };
+    thread::scope(|scope| {
+        // Where no more threads can be had, fewer read.
+        let others: Vec<_> =
+            (1..readers).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut result = work();
+        for other in others {
+            result = result.and(other.join().unwrap_or_else(|payload| resume_unwind(payload)));
+        }
+        result
+    })?;
     Ok(bytes)
 }
 

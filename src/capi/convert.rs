@@ -80,7 +80,7 @@ pub struct grok1_conversion_options {
     pub split: u64,
     /// Threads of the host's own to compute on; NULL for the library's.
     pub pool: *const grok1_pool,
-    /// Threads that compute, the calling one included; 0 for one per CPU.
+    /// Threads that compute, the calling one included; 0 for one per core.
     pub threads: u32,
     /// `GROK1_FORMAT_...`
     pub format: i32,

@@ -68,7 +68,7 @@ pub struct grok1_model_options {
     pub batch_rows: usize,
     /// Threads of the host's own to compute on, where the processor computes; NULL for the library's.
     pub pool: *const grok1_pool,
-    /// Threads that compute on the processor, the calling one included; 0 for one per CPU. Results are the same bits for any number.
+    /// Threads that compute on the processor, the calling one included; 0 for one per core. Results are the same bits for any number.
     pub threads: u32,
     /// `GROK1_PRECISION_...`
     pub precision: i32,

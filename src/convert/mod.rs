@@ -149,7 +149,7 @@ impl<'a> Conversion<'a> {
         self
     }
 
-    /// Threads that compute, the calling one included; 0, the default, means one per available CPU.
+    /// Threads that compute, the calling one included; 0, the default, means one per available core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;

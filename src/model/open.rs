@@ -54,7 +54,10 @@ fn open_as(
 pub(super) fn cpu(config: ModelConfig, options: &ModelOptions) -> Result<Cpu> {
     let pool: Arc<dyn Pool> = match &options.pool {
         Some(pool) => Arc::clone(pool),
-        None => Arc::new(Threads::new(options.threads).map_err(BackendError::Threads)?),
+        None => {
+            let start = if options.pin_threads { Threads::pinned } else { Threads::new };
+            Arc::new(start(options.threads).map_err(BackendError::Threads)?)
+        }
     };
     Ok(Cpu::new(config, options.precision, options.weights, pool))
 }

@@ -25,6 +25,7 @@ pub struct ModelOptions {
     pub(crate) kv_type: KvType,
     pub(crate) weights: WeightStorage,
     pub(crate) threads: usize,
+    pub(crate) pin_threads: bool,
     pub(crate) pool: Option<Arc<dyn Pool>>,
     pub(crate) kv_limit: Option<u64>,
     pub(crate) batch_rows: Option<usize>,
@@ -76,11 +77,19 @@ impl ModelOptions {
         self
     }
 
-    /// Threads that compute on the processor, the calling one included; 0, the default, means one per available CPU. Results are the
-    /// same bits for any number. A GPU needs none.
+    /// Threads that compute on the processor, the calling one included; 0, the default, means one per available core, as
+    /// [`Threads::new`](crate::Threads::new) counts them. Results are the same bits for any number. A GPU needs none.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Keeps each of these threads but the calling one on a processor, as [`Threads::pinned`](crate::Threads::pinned) does; false by
+    /// default.
+    #[must_use]
+    pub fn pin_threads(mut self, pin: bool) -> Self {
+        self.pin_threads = pin;
         self
     }
 
@@ -152,6 +161,7 @@ impl fmt::Debug for ModelOptions {
             .field("kv_type", &self.kv_type)
             .field("weights", &self.weights)
             .field("threads", &self.threads)
+            .field("pin_threads", &self.pin_threads)
             .field("pool", &self.pool.is_some())
             .field("kv_limit", &self.kv_limit)
             .field("batch_rows", &self.batch_rows)

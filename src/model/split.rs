@@ -67,6 +67,7 @@ impl<B: Backend> Split<B> {
             })?;
         }
         device.backend.loaded()?;
+        host.backend.loaded()?;
         let (layers, width) = (checkpoint.layers.len(), checkpoint.config.width);
         let moved = offload.moves(layers) * width * size_of::<f32>();
         log::info!(

@@ -1,8 +1,9 @@
-//! The KV pages in memory: `[layers, 2, kv_heads, PAGE, head_dim]` each, so that one head's keys lie together. Uses `backend`.
+//! The KV pages in memory: `[layers, 2, kv_heads, PAGE, head_dim]` each, so that one head's keys lie together. Uses `backend` and `buffer`.
 
 use std::ops::Range;
 
-use crate::backend::{BackendError, KvPart, KvType, PAGE, PageId, page_bytes, values};
+use crate::backend::{BackendError, KvPart, KvType, PAGE, PageId, page_bytes};
+use crate::buffer::Buffer;
 use crate::config::ModelConfig;
 
 /// Storage of a model's KV pages.
@@ -12,7 +13,8 @@ pub struct Cache {
     page_bytes: usize,
     kv_heads: usize,
     head_bytes: usize,
-    pages: Vec<Vec<u8>>,
+    /// Those that are not freed.
+    pages: Vec<Option<Buffer>>,
 }
 
 impl Cache {
@@ -29,21 +31,26 @@ impl Cache {
     pub(crate) fn allocate(&mut self, page: PageId) -> Result<(), BackendError> {
         let index = page.0 as usize;
         if self.pages.len() <= index {
-            self.pages.resize(index + 1, Vec::new());
+            self.pages.resize_with(index + 1, || None);
         }
-        values::grow(&mut self.pages[index], self.page_bytes, "a KV page")
+        if self.pages[index].is_none() {
+            let (what, bytes) = ("a KV page", self.page_bytes);
+            let page = Buffer::zeroed(bytes).map_err(|_| BackendError::Memory { what, bytes })?;
+            self.pages[index] = Some(page);
+        }
+        Ok(())
     }
 
     pub(crate) fn free(&mut self, page: PageId) {
         if let Some(page) = self.pages.get_mut(page.0 as usize) {
-            *page = Vec::new();
+            *page = None;
         }
     }
 
     pub(crate) fn copy(&mut self, from: PageId, to: PageId) -> Result<(), BackendError> {
         let (from, to) = (from.0 as usize, to.0 as usize);
         let pages = self.pages.get_disjoint_mut([from, to]);
-        let Ok([from, to]) = pages else { return Err(BackendError::Page { page: to as u32 }) };
+        let Ok([Some(from), Some(to)]) = pages else { return Err(BackendError::Page { page: to as u32 }) };
         to.copy_from_slice(from);
         Ok(())
     }
@@ -66,11 +73,12 @@ impl Cache {
     }
 
     pub(crate) fn page(&self, page: PageId) -> Result<&[u8], BackendError> {
-        self.pages.get(page.0 as usize).map(Vec::as_slice).ok_or(BackendError::Page { page: page.0 })
+        let found = self.pages.get(page.0 as usize).and_then(Option::as_deref);
+        found.ok_or(BackendError::Page { page: page.0 })
     }
 
     pub(crate) fn page_mut(&mut self, page: PageId) -> Result<&mut [u8], BackendError> {
-        let found = self.pages.get_mut(page.0 as usize).map(Vec::as_mut_slice);
+        let found = self.pages.get_mut(page.0 as usize).and_then(Option::as_deref_mut);
         found.ok_or(BackendError::Page { page: page.0 })
     }
 
@@ -98,7 +106,7 @@ mod tests {
         cache.allocate(page).unwrap();
         assert_eq!(cache.page(page).unwrap().len(), 16 << 20);
         cache.free(page);
-        assert_eq!(cache.pages[2].capacity(), 0);
+        assert!(cache.pages[2].is_none());
         cache.allocate(page).unwrap();
         assert_eq!(cache.page(page).unwrap().len(), 16 << 20);
     }

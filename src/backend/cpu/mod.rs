@@ -15,7 +15,7 @@ mod weights;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::{Attention, Block, block_rows};
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
@@ -40,6 +40,7 @@ use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 pub use self::cache::Cache;
 pub use self::peak::Peak;
 pub use self::scratch::Scratch;
+pub use crate::machine::memory;
 
 /// The default backend.
 pub struct Cpu {
@@ -49,6 +50,10 @@ pub struct Cpu {
     pool: Arc<dyn Pool>,
     isa: Isa,
     rotary: Rotary,
+    /// Bytes of weights that lie in mapped files.
+    mapped: AtomicU64,
+    /// Whether these are more than memory holds: experts are then fetched as soon as they are chosen.
+    reads_ahead: AtomicBool,
 }
 
 /// One layer's weights.
@@ -85,7 +90,8 @@ impl Cpu {
         pool: Arc<dyn Pool>,
     ) -> Self {
         let rotary = Rotary::new(config.rope_base, config.head_dim);
-        Self { config, precision, storage, pool, isa: Isa::best(), rotary }
+        let (mapped, reads_ahead) = Default::default();
+        Self { config, precision, storage, pool, isa: Isa::best(), rotary, mapped, reads_ahead }
     }
 
     /// The instruction sets of this processor that there are kernels for, best first.
@@ -108,7 +114,9 @@ impl Cpu {
     }
 
     fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
-        Weights::load(matrix, self.storage, control)
+        let weights = Weights::load(matrix, self.storage, control)?;
+        self.mapped.fetch_add(weights.mapped_bytes(), Relaxed);
+        Ok(weights)
     }
 
     fn load_all(&self, matrices: &[Matrix], control: &Control) -> Result<Vec<Weights>> {
@@ -327,6 +335,17 @@ impl Backend for Cpu {
         })
     }
 
+    fn loaded(&self) -> Result<()> {
+        let (mapped, memory) = (self.mapped.load(Relaxed), memory().unwrap_or(u64::MAX));
+        if mapped > memory {
+            log::info!(
+                "{mapped} bytes of weights are more than {memory} of memory: experts are read from files again and again"
+            );
+            self.reads_ahead.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
     fn cache(&self, kv: KvType) -> Cache {
         Cache::new(&self.config, kv)
     }
@@ -510,6 +529,11 @@ impl Backend for Cpu {
         let rows = batch.rows().len();
         pairs.group(&experts[..rows * selected], selected, self.config.experts);
         let pairs = &*pairs;
+        if self.reads_ahead.load(Relaxed) {
+            for matrices in [&layer.gate, &layer.up, &layer.down] {
+                pairs.active.iter().for_each(|(expert, _)| matrices[*expert].read_ahead());
+            }
+        }
         let parts = |weights: &[Weights]| {
             pairs.active.iter().map(|(expert, range)| weights[*expert].strips(range.len())).sum()
         };

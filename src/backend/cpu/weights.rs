@@ -14,6 +14,7 @@ use super::operand::{Operand, Way};
 use super::simd::Isa;
 use crate::backend::values;
 use crate::backend::{BackendError, Precision, WeightStorage};
+use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant::{self, Factors};
@@ -22,7 +23,8 @@ use crate::tensor::{Blob, DType, Layout, Matrix, Scales};
 /// The bytes of a tensor.
 enum Resident {
     Mapped(Blob),
-    Owned(Vec<u8>),
+    Owned(Buffer),
+    Computed(Vec<u8>),
 }
 
 impl Resident {
@@ -50,6 +52,7 @@ impl Resident {
             // Was there when it was loaded; a mapping does not go away.
             Self::Mapped(blob) => blob.slice().ok().flatten().unwrap_or_default(),
             Self::Owned(bytes) => bytes,
+            Self::Computed(bytes) => bytes,
         }
     }
 }
@@ -112,7 +115,7 @@ impl Weights {
             layout: Layout::OutIn,
             inputs,
             outputs,
-            data: Resident::Owned(bytes),
+            data: Resident::Computed(bytes),
             scales: Scaling::None,
         }
     }
@@ -127,6 +130,21 @@ impl Weights {
             Way::Integers
         } else {
             Way::Floats
+        }
+    }
+
+    /// Its bytes that lie in a mapped file.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        match &self.data {
+            Resident::Mapped(blob) => blob.len(),
+            Resident::Owned(_) | Resident::Computed(_) => 0,
+        }
+    }
+
+    /// Has the operating system begin to read what lies in a mapped file.
+    pub(crate) fn read_ahead(&self) {
+        if let Resident::Mapped(blob) = &self.data {
+            blob.read_ahead();
         }
     }
 

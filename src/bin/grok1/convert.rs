@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Afterwards, make everything again and compare it with what was written. An OUTPUT that is there already is only compared
     #[arg(long)]
     verify: bool,
-    /// Threads that compute; 0 is one per available CPU
+    /// Threads that compute; 0 is one per available core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
 }

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use grok1::checkpoint::Synthetic;
 use grok1::{
-    Checkpoint, Device, KvType, Model, ModelOptions, Precision, Result, SessionOptions, WeightStorage,
-    checkpoint,
+    Checkpoint, Device, KvType, Model, ModelOptions, Precision, Result, SessionOptions, Threads,
+    WeightStorage, checkpoint,
 };
 use serde::Serialize;
 
@@ -66,9 +67,12 @@ pub(crate) struct Placing {
     /// Weights are read where they lie in the files, or copied into memory first; a GPU has them in its own
     #[arg(long, value_enum, default_value_t)]
     pub(crate) weights: WeightsName,
-    /// Threads that compute on the processor; 0 is one per available CPU
+    /// Threads that compute on the processor; 0 is one per available core
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) threads: usize,
+    threads: usize,
+    /// Keep each of these threads on a processor of its own
+    #[arg(long)]
+    pin: bool,
     /// What computes: cpu, cuda:0, hip:0 (or another number), auto
     ///
     /// auto is the first GPU with room for all of the model and one session of the length it was trained for, and the processor where
@@ -98,6 +102,12 @@ impl Loading {
 }
 
 impl Placing {
+    /// The threads that compute on the processor.
+    pub(crate) fn pool(&self) -> Result<Arc<Threads>> {
+        let start = if self.pin { Threads::pinned } else { Threads::new };
+        Ok(Arc::new(start(self.threads).map_err(CommandError::Threads)?))
+    }
+
     /// The options that say the same.
     pub(crate) fn options(&self, precision: PrecisionName) -> ModelOptions {
         let options = ModelOptions::new()
@@ -105,6 +115,7 @@ impl Placing {
             .kv_type(self.kv_type.into())
             .weights(self.weights.into())
             .threads(self.threads)
+            .pin_threads(self.pin)
             .device(self.device);
         let options = match self.gpu_layers {
             Some(layers) => options.gpu_layers(layers),

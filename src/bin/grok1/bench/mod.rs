@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use grok1::backend::cpu::Cpu;
-use grok1::{Device, Model, ModelOptions, Result, Threads};
+use grok1::{Device, Model, ModelOptions, Result};
 
 use self::course::{Case, Course};
 use self::report::{Limit, Loaded, Report, Runs, Spread};
@@ -144,7 +144,7 @@ impl Subject {
         let start = Instant::now();
         let checkpoint = args.location.open()?;
         let (model, processor) = if args.placing.device == Device::Cpu {
-            let pool = Arc::new(Threads::new(args.placing.threads).map_err(CommandError::Threads)?);
+            let pool = args.placing.pool()?;
             let cpu = || {
                 let (precision, weights) = (precision.into(), args.placing.weights.into());
                 let cpu = Cpu::new(checkpoint.config.clone(), precision, weights, pool.clone());

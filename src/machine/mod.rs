@@ -1,0 +1,10 @@
+//! What the operating system says about the machine; on other systems than Linux, that is little. Uses nothing.
+
+mod cpus;
+mod list;
+mod memory;
+mod nodes;
+
+pub(crate) use self::cpus::Cpus;
+pub use self::memory::memory;
+pub(crate) use self::nodes::memory_nodes;

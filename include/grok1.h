@@ -1675,9 +1675,9 @@ GROK1_API uint32_t grok1_version_number(void);
 GROK1_API uint32_t grok1_abi_version(void);
 
 /**
- * Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512"), "cuda" and "hip"
- * (code for such GPUs, whether or not there is one), "fd" (opening models by file descriptor), "unwind" (defects become `GROK1_ERR_PANIC`; without it they end the process). False for names that it
- * does not know, and for NULL.
+ * Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512", "neon"), "cuda" and
+ * "hip" (code for such GPUs, whether or not there is one), "fd" (opening models by file descriptor), "unwind" (defects become
+ * `GROK1_ERR_PANIC`; without it they end the process). False for names that it does not know, and for NULL.
  */
 GROK1_API
 bool grok1_has(const char *feature);

@@ -4,6 +4,9 @@
 //! instruction set and calls the job there, so everything marked `inline(always)` below it is compiled with those instructions.
 
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "kernels follow")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -105,6 +108,9 @@ pub(crate) enum Isa {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    /// Vectors as in `Avx512`, and tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx(amx::Amx),
 }
 
 impl Isa {
@@ -113,6 +119,7 @@ impl Isa {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            all.extend(amx::Amx::new().map(Self::Amx));
             all.extend(avx512::Avx512::new().map(Self::Avx512));
             all.extend(avx2::Avx2::new().map(Self::Avx2));
         }
@@ -132,6 +139,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx",
         }
     }
 
@@ -142,6 +151,8 @@ impl Isa {
             Self::Avx2(simd) => simd.enter(job),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.enter(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(simd) => simd.enter(job),
         }
     }
 }

@@ -6,20 +6,27 @@
 mod attention;
 mod cache;
 mod kernels;
+mod operand;
 mod scratch;
 mod shared;
 mod simd;
 mod weights;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::{Attention, Block, block_rows};
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
+use self::kernels::integers::Pack;
+use self::kernels::pages::{Page, first_page};
+#[cfg(target_arch = "x86_64")]
+use self::kernels::tiles;
 use self::kernels::{Out, Rows};
+use self::operand::{Operand, Way, packed};
 use self::shared::Shared;
-use self::simd::Isa;
+use self::simd::{Activations, INPUTS, Isa};
 use self::weights::Weights;
 use super::values::{self, Rotary};
 use super::{
@@ -150,7 +157,7 @@ impl Cpu {
     /// Makes everything ready for a batch but its residual stream, which `embed` or another device makes.
     pub(crate) fn begin(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let half = self.config.head_dim / 2;
-        scratch.reserve(&self.config, batch.rows().len())?;
+        scratch.reserve(&self.config, batch.rows().len(), self.tiles())?;
         let step = block_rows(&self.config);
         scratch.blocks.clear();
         for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
@@ -171,6 +178,113 @@ impl Cpu {
     /// The residual stream of the current batch.
     pub(crate) fn hidden<'a>(&self, scratch: &'a Scratch) -> &'a [f32] /* [rows, width] */ {
         &scratch.hidden[..scratch.rows * self.config.width]
+    }
+
+    /// Whether some products are computed by tiles.
+    fn tiles(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let tiles = self.isa.amx().is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        let tiles = false;
+        tiles && self.precision != Precision::Exact
+    }
+
+    fn way(&self, weights: &Weights, rows: usize) -> Way {
+        weights.way(self.isa, self.precision, rows)
+    }
+
+    /// How products of some matrices with the same rows are computed: rows are packed to the tiles that suit the first.
+    fn ways<const N: usize>(&self, weights: [&Weights; N], rows: usize) -> [Way; N] {
+        let ways = weights.map(|weights| self.way(weights, rows));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Way::Tiles(_, first)) = ways.iter().find(|way| matches!(way, Way::Tiles(..))).copied() {
+            return ways.map(|way| match way {
+                Way::Tiles(_, side) if side != first => Way::Floats,
+                way => way,
+            });
+        }
+        ways
+    }
+
+    /// Packs groups of rows, each with how products with it are computed, to tiles if that is how.
+    #[cfg(target_arch = "x86_64")]
+    fn tile(
+        &self,
+        batch: &Batch<'_>,
+        x: Rows<'_>,
+        groups: impl Iterator<Item = (Way, usize, Range<usize>)> + Clone + Sync,
+        tiles: &mut [Page],
+    ) -> Result<()> {
+        let width = x.stride;
+        let groups = groups.filter_map(|(way, before, rows)| match way {
+            Way::Tiles(amx, side) => Some((amx, side, first_page(rows.start, before, width), rows)),
+            _ => None,
+        });
+        let parts = groups.clone().map(|(.., rows)| tiles::Pack::parts(rows.len(), width)).sum();
+        let out = Shared::new(tiles);
+        let part = |mut part: usize| {
+            for (amx, side, first, rows) in groups.clone() {
+                let parts = tiles::Pack::parts(rows.len(), width);
+                if part < parts {
+                    let x = Rows { index: &x.index[rows], ..x };
+                    // SAFETY: each part has its own tiles.
+                    amx.enter_tiles(unsafe { tiles::Pack::new(x, width, side, part, &out, first) });
+                    return;
+                }
+                part -= parts;
+            }
+        };
+        if parts < 2 {
+            (0..parts).for_each(part);
+            Ok(())
+        } else {
+            self.region(batch, parts, part)
+        }
+    }
+
+    /// Without tiles nothing is packed to any.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn tile(
+        &self,
+        _: &Batch<'_>,
+        _: Rows<'_>,
+        _: impl Iterator<Item = (Way, usize, Range<usize>)> + Clone + Sync,
+        _: &mut [Page],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Packs rows of activations, if a product with them is computed in a way that reads them so.
+    fn pack(
+        &self,
+        batch: &Batch<'_>,
+        ways: &[Way],
+        x: &[f32], // [rows, width]
+        width: usize,
+        integers: &mut [Activations], // [rows, width / 256]
+    ) -> Result<()> {
+        if !ways.iter().any(|way| matches!(way, Way::Integers)) {
+            return Ok(());
+        }
+        let blocks = packed(width);
+        let count = x.len() / width * blocks;
+        let out = Shared::new(&mut integers[..count]);
+        let parts = count.div_ceil(PACKED);
+        let part = |part: usize| {
+            for block in part * PACKED..count.min((part + 1) * PACKED) {
+                let (row, first) = (block / blocks, block % blocks * INPUTS);
+                let x = &x[row * width + first..row * width + width.min(first + INPUTS)];
+                // SAFETY: each part has its own blocks.
+                let out = unsafe { &mut out.slice(block..block + 1)[0] };
+                self.isa.integers(Pack { x, fast: false, out });
+            }
+        };
+        if parts < 4 {
+            (0..parts).for_each(part);
+            Ok(())
+        } else {
+            self.region(batch, parts, part)
+        }
     }
 
     fn norm(&self, x: &[f32], scale: &[f32], out: &mut [f32], then: Then) {
@@ -369,16 +483,22 @@ impl Backend for Cpu {
             self.norm(x, &layer.attention_norm, out, then);
         })?;
 
+        let ways = self.ways(layer.query_key_value.each_ref(), rows);
+        self.pack(batch, &ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
         let x = Rows { data: &scratch.normed, stride: width, index: all };
+        self.tile(batch, x, [best(&ways, rows)].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(&scratch.normed, &scratch.integers, &scratch.tiles, width, all);
         let outs =
             [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
         let strips = layer.query_key_value.each_ref().map(|weights| weights.strips(rows));
         self.region(batch, strips.iter().sum(), |mut part| {
-            for ((weights, buffer), strips) in layer.query_key_value.iter().zip(&outs).zip(strips) {
+            for (((weights, way), buffer), strips) in
+                layer.query_key_value.iter().zip(ways).zip(&outs).zip(strips)
+            {
                 if part < strips {
                     let out = Out::rows(buffer, 0, weights.outputs);
                     // SAFETY: each part has its own columns of its own matrix.
-                    unsafe { weights.product(self.isa, x, weights.columns(rows, part), out) };
+                    unsafe { weights.product(self.isa, way, x, weights.columns(rows, part), out) };
                     return;
                 }
                 part -= strips;
@@ -417,12 +537,17 @@ impl Backend for Cpu {
             unsafe { attention.run(block, pages, part % config.kv_heads) };
         })?;
 
-        let x = Rows { data: &scratch.attended, stride: query_width, index: all };
+        let way = self.way(&layer.output, rows);
+        let attended = &scratch.attended[..rows * query_width];
+        self.pack(batch, &[way], attended, query_width, &mut scratch.integers)?;
+        let x = Rows { data: attended, stride: query_width, index: all };
+        self.tile(batch, x, [(way, 0, 0..rows)].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(attended, &scratch.integers, &scratch.tiles, query_width, all);
         let branch = Shared::new(&mut scratch.branch);
         let out = Out::rows(&branch, 0, width);
         self.region(batch, layer.output.strips(rows), |strip| {
             // SAFETY: each part has its own columns.
-            unsafe { layer.output.product(self.isa, x, layer.output.columns(rows, strip), out) };
+            unsafe { layer.output.product(self.isa, way, x, layer.output.columns(rows, strip), out) };
         })
     }
 
@@ -441,7 +566,7 @@ impl Backend for Cpu {
             let x = Rows { data: normed, stride: width, index: &[0] };
             let out = Out::rows(&probabilities, row, experts);
             // SAFETY: as above.
-            unsafe { layer.router.product(self.isa, x, 0..experts, out) };
+            unsafe { layer.router.floats(self.isa, x, 0..experts, out) };
             if self.rounds() {
                 self.isa.run(RoundBf16(normed));
             }
@@ -456,20 +581,36 @@ impl Backend for Cpu {
 
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, .. } = scratch;
+        let Scratch { integers, tiles, .. } = scratch;
         let (width, ffn, selected) = (self.config.width, self.config.ffn_width, self.config.selected_experts);
         let rows = batch.rows().len();
         pairs.group(&experts[..rows * selected], selected, self.config.experts);
         let pairs = &*pairs;
-
-        let out = Shared::new(activated);
         let parts = |weights: &[Weights]| {
             pairs.active.iter().map(|(expert, range)| weights[*expert].strips(range.len())).sum()
         };
+
+        for (expert, range) in &pairs.active {
+            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
+            if ways.iter().any(|way| matches!(way, Way::Integers)) {
+                self.pack(batch, &ways, &normed[..rows * width], width, integers)?;
+                break;
+            }
+        }
+        let groups = pairs.active.iter().map(|(expert, range)| {
+            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
+            (best(&ways, 0).0, *expert, range.clone())
+        });
+        let x = Rows { data: normed, stride: width, index: &pairs.rows[..rows * selected] };
+        self.tile(batch, x, groups, tiles)?;
+        let out = Shared::new(activated);
         self.region(batch, parts(&layer.gate), |part| {
             let (expert, range, strip) = pairs.part(part, |expert, rows| layer.gate[expert].strips(rows));
             let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
             let columns = gate.columns(range.len(), strip);
-            let x = Rows { data: normed, stride: width, index: &pairs.rows[range.clone()] };
+            let ways = self.ways([gate, up], range.len());
+            let tiles = tiles.get(first_page(range.start, expert, width)..).unwrap_or_default();
+            let x = Operand::new(normed, integers, tiles, width, &pairs.rows[range.clone()]);
             let strip = columns.len();
             let mut local = UP.take();
             local.resize(range.len() * strip, 0.0);
@@ -478,8 +619,8 @@ impl Backend for Cpu {
             let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
             // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
             unsafe {
-                gate.product(self.isa, x, columns.clone(), to_gate);
-                up.product(self.isa, x, columns.clone(), to_up);
+                gate.product(self.isa, ways[0], x, columns.clone(), to_gate);
+                up.product(self.isa, ways[1], x, columns.clone(), to_up);
                 for index in 0..range.len() {
                     let start = to_gate.place(index, columns.start);
                     let gate = out.slice(start..start + strip);
@@ -490,15 +631,26 @@ impl Backend for Cpu {
             UP.set(local);
         })?;
 
+        for (expert, range) in &pairs.active {
+            let way = self.way(&layer.down[*expert], range.len());
+            let x = &activated[range.start * ffn..range.end * ffn];
+            self.pack(batch, &[way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
+        }
+        let groups = pairs
+            .active
+            .iter()
+            .map(|(expert, range)| (self.way(&layer.down[*expert], range.len()), *expert, range.clone()));
+        let x = Rows { data: activated, stride: ffn, index: &identity[..rows * selected] };
+        self.tile(batch, x, groups, tiles)?;
         let out = Shared::new(down);
         self.region(batch, parts(&layer.down), |part| {
             let (expert, range, strip) = pairs.part(part, |expert, rows| layer.down[expert].strips(rows));
-            let weights = &layer.down[expert];
-            let index = &identity[..range.len()];
-            let x = Rows { data: &activated[range.start * ffn..], stride: ffn, index };
+            let (weights, way) = (&layer.down[expert], self.way(&layer.down[expert], range.len()));
+            let tiles = tiles.get(first_page(range.start, expert, ffn)..).unwrap_or_default();
+            let x = Operand::new(activated, integers, tiles, ffn, &identity[range.clone()]);
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
-            unsafe { weights.product(self.isa, x, weights.columns(range.len(), strip), out) };
+            unsafe { weights.product(self.isa, way, x, weights.columns(range.len(), strip), out) };
         })?;
 
         let branch = Shared::new(branch);
@@ -552,14 +704,18 @@ impl Backend for Cpu {
             let out = unsafe { normed.slice(index * width..(index + 1) * width) };
             self.norm(x, &head.norm, out, then);
         })?;
+        let output = head.output.as_ref().unwrap_or(&head.embedding);
+        let way = self.way(output, rows.len());
+        self.pack(batch, &[way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
         let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
+        self.tile(batch, x, [(way, 0, 0..rows.len())].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(x.data, &scratch.integers, &scratch.tiles, width, x.index);
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
-        let output = head.output.as_ref().unwrap_or(&head.embedding);
         self.region(batch, output.strips(rows.len()), |strip| {
             let columns = output.columns(rows.len(), strip);
             // SAFETY: each part has its own columns.
-            unsafe { output.product(self.isa, x, columns.clone(), out) };
+            unsafe { output.product(self.isa, way, x, columns.clone(), out) };
             for row in 0..rows.len() {
                 // SAFETY: as above.
                 let values = unsafe { buffer.slice(row * vocab + columns.start..row * vocab + columns.end) };
@@ -607,6 +763,15 @@ impl Backend for Cpu {
         Ok(())
     }
 }
+
+/// The way among several for which rows are packed to tiles, if there is one, and that they are one group.
+fn best(ways: &[Way], rows: usize) -> (Way, usize, Range<usize>) {
+    let tiles = ways.iter().find(|way| !matches!(way, Way::Floats | Way::Integers));
+    (tiles.copied().unwrap_or(Way::Floats), 0, 0..rows)
+}
+
+/// Blocks of activations that a part packs.
+const PACKED: usize = 16;
 
 thread_local! {
     /// A thread's `up` products, grown once.

@@ -5,9 +5,10 @@
 pub(crate) mod blocks;
 pub(crate) mod elementwise;
 pub(crate) mod in_out;
+pub(crate) mod integers;
 pub(crate) mod out_in;
+pub(crate) mod pages;
 #[cfg(target_arch = "x86_64")]
-#[allow(dead_code, unused_imports, reason = "follows")]
 pub(crate) mod tiles;
 mod unpack;
 

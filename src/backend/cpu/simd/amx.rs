@@ -11,7 +11,6 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::marker::PhantomData;
 
-use super::Job;
 use super::avx512::Avx512;
 
 /// Proof that the processor has AMX with bf16 and int8 and the AVX-512 that goes with it, and that the system lets us use them.
@@ -36,9 +35,9 @@ impl Amx {
         (known && has_tiles() && permitted()).then_some(Self(vectors))
     }
 
-    /// Runs `job` compiled for the vectors that come with the tiles.
-    pub(crate) fn enter(self, job: impl Job) {
-        self.0.enter(job);
+    /// The vectors that come with the tiles.
+    pub(crate) fn vectors(self) -> Avx512 {
+        self.0
     }
 
     /// Runs `job` compiled for all of them, with the tiles in use.

@@ -10,8 +10,10 @@ pub(crate) mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod integers;
 mod scalar;
 
+pub(crate) use integers::{Activations, INPUTS, IntegerJob, Integers};
 pub(crate) use scalar::Scalar;
 
 /// An instruction set's vector of f32. A value of the type proves that the processor has it.
@@ -152,7 +154,28 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.enter(job),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => simd.enter(job),
+            Self::Amx(simd) => simd.vectors().enter(job),
+        }
+    }
+
+    pub(crate) fn integers(self, job: impl IntegerJob) {
+        match self {
+            Self::Scalar(simd) => job.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.enter_integers(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.enter_integers(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(simd) => simd.vectors().enter_integers(job),
+        }
+    }
+
+    /// Proof of tiles.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn amx(self) -> Option<amx::Amx> {
+        match self {
+            Self::Amx(amx) => Some(amx),
+            _ => None,
         }
     }
 }

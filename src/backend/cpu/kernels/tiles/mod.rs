@@ -11,32 +11,24 @@ mod unpack;
 
 use std::ops::Range;
 
+pub(crate) use self::in_out::InOut;
 pub(crate) use self::out_in::OutIn;
 pub(crate) use self::pack::{Pack, Side, TiledRows};
+use crate::backend::cpu::kernels::pages::{BLOCK, Page};
 use crate::backend::cpu::simd::amx::{Block, Sums, TILE, TILE_ROWS};
 use crate::backend::cpu::simd::avx512::Avx512;
 
 /// Rows or outputs of two tiles side by side, which are what a product takes of each operand.
-pub(crate) const SIDE: usize = 2 * TILE_ROWS;
+const SIDE: usize = 2 * TILE_ROWS;
+const _: () = assert!(SIDE == BLOCK);
 /// Inputs of a tile.
-pub(crate) const STEP: usize = 32;
+const STEP: usize = 32;
 /// Steps of a piece of weights.
 const PIECE: usize = 8;
 /// Bytes of two tiles.
 const PAIR: usize = 2 * TILE;
 /// Bytes of activations that pieces are kept to for a while: half of a second-level cache, which holds sums as well.
 const RESIDENT: usize = 768 << 10;
-
-/// Tiles begin where pages do: those that straddle two load slowly.
-#[derive(Clone, Copy)]
-#[repr(C, align(4096))]
-pub(crate) struct Page([u8; 2 * PAIR]);
-
-impl Default for Page {
-    fn default() -> Self {
-        Self([0; 2 * PAIR])
-    }
-}
 
 fn bytes(pages: &[Page]) -> &[u8] {
     // SAFETY: pages are bytes without padding.
@@ -138,7 +130,7 @@ mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::backend::cpu::kernels::Rows;
+    use crate::backend::cpu::kernels::{Rows, pages};
     use crate::backend::cpu::shared::Shared;
     use crate::backend::cpu::simd::amx::Amx;
     use crate::tensor::DType;
@@ -185,14 +177,14 @@ mod tests {
         let stride = inputs + 3;
         let data = values(rows * stride);
         let x = Rows { data: &data, stride, index: &index };
-        let mut pages = vec![Page([0xff; _]); TiledRows::pages(rows, inputs)];
-        let shared = Shared::new(&mut pages);
+        let mut memory = vec![Page([0xff; _]); pages::pages(rows, 1, inputs)];
+        let shared = Shared::new(&mut memory);
         for part in 0..Pack::parts(rows, inputs) {
             // SAFETY: nobody else uses the pages.
-            amx.enter_tiles(unsafe { Pack::new(x, inputs, side, part, &shared) });
+            amx.enter_tiles(unsafe { Pack::new(x, inputs, side, part, &shared, 0) });
         }
         let mut out = vec![f32::NAN; rows * outputs];
-        product(amx, TiledRows::new(&pages, rows, inputs), &mut out);
+        product(amx, TiledRows::new(&memory, rows, inputs), &mut out);
         for (r, j) in (0..rows).flat_map(|r| (0..outputs).map(move |j| (r, j))) {
             let terms = (0..inputs)
                 .map(|i| f64::from(data[index[r] as usize * stride + i]) * f64::from(weight(i, j)));

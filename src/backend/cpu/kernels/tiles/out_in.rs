@@ -4,9 +4,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::unpack::Matrix;
-use super::{LOCAL, PAIR, PIECE, Page, RESIDENT, SIDE, TILE, TILE_ROWS, TiledRows, ZERO, bytes, bytes_mut};
+use super::{LOCAL, PAIR, PIECE, RESIDENT, SIDE, TILE, TILE_ROWS, TiledRows, ZERO, bytes, bytes_mut};
 use super::{pieces, transpose};
 use crate::backend::cpu::kernels::Out;
+use crate::backend::cpu::kernels::pages::Page;
 use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, TileJob, Tiles};
 use crate::backend::cpu::simd::avx512::Avx512;
 use crate::quant::Factors;

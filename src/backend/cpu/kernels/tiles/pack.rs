@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{PAIR, PIECE, Page, SIDE, STEP, TILE, TILE_ROWS, bytes, narrow, pieces, transpose};
+use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, bytes, narrow, pieces, transpose};
 use crate::backend::cpu::kernels::Rows;
+use crate::backend::cpu::kernels::pages::{Page, block_pages};
 use crate::backend::cpu::shared::Shared;
 use crate::backend::cpu::simd::amx::{Operand, TileJob, Tiles};
 use crate::backend::cpu::simd::avx512::Avx512;
@@ -27,13 +28,9 @@ pub(crate) struct TiledRows<'a> {
 }
 
 impl<'a> TiledRows<'a> {
-    /// Pages of `rows` rows: as many for each block of [`SIDE`].
-    pub(crate) fn pages(rows: usize, inputs: usize) -> usize {
-        rows.div_ceil(SIDE) * inputs.div_ceil(STEP).div_ceil(2)
-    }
-
+    /// `rows` rows whose tiles are the first in `pages`.
     pub(crate) fn new(pages: &'a [Page], rows: usize, inputs: usize) -> Self {
-        assert!(pages.len() >= Self::pages(rows, inputs));
+        assert!(pages.len() >= rows.div_ceil(SIDE) * block_pages(inputs));
         Self { pages, rows, steps: inputs.div_ceil(STEP) }
     }
 
@@ -66,6 +63,7 @@ pub(crate) struct Pack<'a> {
     block: usize,
     steps: Range<usize>,
     out: &'a Shared<'a, Page>,
+    first: usize,
 }
 
 impl<'a> Pack<'a> {
@@ -77,7 +75,7 @@ impl<'a> Pack<'a> {
         rows.div_ceil(SIDE) * inputs.div_ceil(Self::INPUTS)
     }
 
-    /// One of these parts. `out` begins where the tiles of these rows do.
+    /// One of these parts. The tiles of these rows begin with page `first` of `out`.
     ///
     /// # Safety
     /// Nobody else may use the tiles of this part while this runs.
@@ -87,11 +85,12 @@ impl<'a> Pack<'a> {
         side: Side,
         part: usize,
         out: &'a Shared<'a, Page>,
+        first: usize,
     ) -> Self {
         let count = inputs.div_ceil(Self::INPUTS);
-        let first = part % count * Self::INPUTS;
-        let steps = first / STEP..inputs.min(first + Self::INPUTS).div_ceil(STEP);
-        Self { x, inputs, side, block: part / count, steps, out }
+        let input = part % count * Self::INPUTS;
+        let steps = input / STEP..inputs.min(input + Self::INPUTS).div_ceil(STEP);
+        Self { x, inputs, side, block: part / count, steps, out, first }
     }
 }
 
@@ -105,7 +104,7 @@ impl TileJob for Pack<'_> {
         let x: [Option<*const f32>; SIDE] =
             std::array::from_fn(|r| (first + r < rows).then(|| self.x.start(first + r, self.inputs)));
         for steps in pieces(self.steps.clone()) {
-            let start = place(blocks, all, self.block, steps.start);
+            let start = self.first * size_of::<Page>() + place(blocks, all, self.block, steps.start);
             let end = start + steps.len() * PAIR;
             let out = self.out.pointer(start / size_of::<Page>()..end.div_ceil(size_of::<Page>()));
             // SAFETY: inside the pages just asked for.

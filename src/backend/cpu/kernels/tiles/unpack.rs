@@ -1,13 +1,12 @@
 //! Weights of `[outputs, inputs]` to tiles of bf16.
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{PAIR, PIECE, SIDE, STEP, store_bf16};
-use crate::backend::cpu::kernels::{holds, unpack};
+use crate::backend::cpu::kernels::unpack;
 use crate::backend::cpu::simd::Simd;
 use crate::backend::cpu::simd::avx512::Avx512;
-use crate::quant::{self, Factors};
+use crate::quant::Factors;
 use crate::tensor::DType;
 
 /// A matrix stored `[outputs, inputs]`.

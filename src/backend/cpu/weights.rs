@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
-use super::kernels::integers::{self, Q8_0};
+use super::kernels::integers;
 use super::kernels::out_in::OutIn;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::tiles::{self, Side};
@@ -189,19 +189,18 @@ impl Weights {
     /// # Safety
     /// As for [`product`](Self::product).
     unsafe fn integers(&self, isa: Isa, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
-        let (x, data) = (x.integers(), self.data.bytes());
-        /// The kernel for one format.
-        macro_rules! run {
-            ($format:ty) => {
-                // SAFETY: the caller's promise.
-                isa.integers(unsafe {
-                    integers::OutIn::<$format>::new(x, data, self.inputs, columns, out, false)
-                })
-            };
-        }
-        // SAFETY: the caller's promise, in each arm.
-        match self.dtype {
-            _ => run!(Q8_0),
+        // SAFETY: the caller's promise.
+        unsafe {
+            integers::out_in(
+                isa,
+                self.dtype,
+                x.integers(),
+                self.data.bytes(),
+                self.inputs,
+                columns,
+                out,
+                false,
+            );
         }
     }
 

@@ -45,13 +45,37 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn fields(self, bytes: &[u8; 32], shifts: [i32; 2], mask: u8) -> [__m256i; 2] {
-        // SAFETY: `self` proves the instructions; the array is a vector.
-        shifts.map(|shift| unsafe {
-            let x = _mm256_loadu_si256(bytes.as_ptr().cast());
-            let count = _mm_cvtsi32_si128(shift.abs());
-            let x = if shift < 0 { _mm256_sll_epi16(x, count) } else { _mm256_srl_epi16(x, count) };
-            _mm256_and_si256(x, _mm256_set1_epi8(mask.cast_signed()))
+    fn twice(self, codes: &[u8; 32]) -> [__m256i; 2] {
+        Integers::codes(self, codes, codes)
+    }
+
+    #[inline(always)]
+    fn fields(self, codes: [__m256i; 2], shifts: [i32; 2], mask: u8) -> [__m256i; 2] {
+        let field = |codes, shift: i32| {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let count = _mm_cvtsi32_si128(shift.abs());
+                let codes =
+                    if shift < 0 { _mm256_sll_epi16(codes, count) } else { _mm256_srl_epi16(codes, count) };
+                _mm256_and_si256(codes, _mm256_set1_epi8(mask.cast_signed()))
+            }
+        };
+        [field(codes[0], shifts[0]), field(codes[1], shifts[1])]
+    }
+
+    #[inline(always)]
+    fn select(self, bits: u64, value: u8) -> [__m256i; 2] {
+        [0, 32].map(|half| {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                // Each byte of the word eight times, then a bit of it each.
+                let word = _mm256_set1_epi32((bits >> half) as i32);
+                let bytes =
+                    _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+                let found = _mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit);
+                _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(value.cast_signed()))
+            }
         })
     }
 
@@ -107,19 +131,37 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn unsigned(self, x: [u8; 16]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instructions; each half of the array is read.
-        [0, 8].map(|i| unsafe {
-            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())))
-        })
-    }
-
-    #[inline(always)]
     fn signed(self, x: [u8; 16]) -> [__m256; 2] {
         // SAFETY: `self` proves the instructions; each half of the array is read.
         [0, 8].map(|i| unsafe {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())))
         })
+    }
+
+    #[inline(always)]
+    fn unsigned_twice(self, x: u64) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let x = _mm_cvtsi64_si128(x.cast_signed());
+            let twice = _mm_unpacklo_epi8(x, x);
+            [twice, _mm_srli_si128::<8>(twice)].map(|x| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn low_and_high(self, x: &[u8; 16]) -> ([__m256; 2], [__m256; 2]) {
+        // SAFETY: `self` proves the instructions; each half of the array is read.
+        unsafe {
+            let x = [0, 8].map(|i| _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())));
+            let low = x.map(|x| _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15))));
+            (low, x.map(|x| _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(x))))
+        }
+    }
+
+    #[inline(always)]
+    fn half(self, x: &[u8; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions.
+        [unsafe { _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(*x))) }; 2]
     }
 
     #[inline(always)]

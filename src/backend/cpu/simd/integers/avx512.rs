@@ -79,19 +79,32 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    fn fields(self, bytes: &[u8; 32], [a, b]: [i32; 2], mask: u8) -> __m512i {
+    fn twice(self, codes: &[u8; 32]) -> __m512i {
         // SAFETY: `self` proves the instructions; the array is half a vector.
+        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(codes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn fields(self, codes: __m512i, [a, b]: [i32; 2], mask: u8) -> __m512i {
+        // SAFETY: `self` proves the instructions.
         unsafe {
-            let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(bytes.as_ptr().cast()));
             // To the left is to the right around the whole.
             let shifts = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a & 31), _mm256_set1_epi32(b & 31));
-            let shifted = if a < 0 || b < 0 {
-                _mm512_rorv_epi32(both, shifts)
+            let shifted = if (a, b) == (0, 0) {
+                codes
+            } else if a < 0 || b < 0 {
+                _mm512_rorv_epi32(codes, shifts)
             } else {
-                _mm512_srlv_epi32(both, shifts)
+                _mm512_srlv_epi32(codes, shifts)
             };
             _mm512_and_si512(shifted, _mm512_set1_epi8(mask.cast_signed()))
         }
+    }
+
+    #[inline(always)]
+    fn select(self, bits: u64, value: u8) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_maskz_set1_epi8(bits, value.cast_signed()) }
     }
 
     #[inline(always)]
@@ -146,15 +159,34 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    fn unsigned(self, x: [u8; 16]) -> __m512 {
-        // SAFETY: `self` proves the instructions; the array is a vector.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
-    }
-
-    #[inline(always)]
     fn signed(self, x: [u8; 16]) -> __m512 {
         // SAFETY: `self` proves the instructions; the array is a vector.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn unsigned_twice(self, x: u64) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let x = _mm_cvtsi64_si128(x.cast_signed());
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(x, x)))
+        }
+    }
+
+    #[inline(always)]
+    fn low_and_high(self, x: &[u8; 16]) -> (__m512, __m512) {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let x = _mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let low = _mm512_and_si512(x, _mm512_set1_epi32(15));
+            (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn half(self, x: &[u8; 2]) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(*x))) }
     }
 
     #[inline(always)]

@@ -49,8 +49,12 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn codes(self, a: &[u8; 32], b: &[u8; 32]) -> Self::Codes;
     /// The low nibbles of `a`, its high ones, the same of `b`.
     fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> Self::Codes;
-    /// The bits of `bytes` shifted right by the first number, or left by its negative, that `mask` has, then the same by the second.
-    fn fields(self, bytes: &[u8; 32], shifts: [i32; 2], mask: u8) -> Self::Codes;
+    /// The same 32 codes twice.
+    fn twice(self, codes: &[u8; 32]) -> Self::Codes;
+    /// The bits that `mask` has of each code shifted right, or left by the negative: 32 by the first number, 32 by the second.
+    fn fields(self, codes: Self::Codes, shifts: [i32; 2], mask: u8) -> Self::Codes;
+    /// `value` where `bits` has a bit.
+    fn select(self, bits: u64, value: u8) -> Self::Codes;
     fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
     /// The highest bit of each code inverted: what was two's complement is then 128 more than its number.
     fn flip(self, codes: Self::Codes) -> Self::Codes;
@@ -63,8 +67,14 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn mul(self, a: Self::Sixteen, b: Self::Sixteen) -> Self::Sixteen;
     /// `a * b + c`.
     fn fma(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
-    fn unsigned(self, x: [u8; 16]) -> Self::Sixteen;
+    /// Numbers in two's complement.
     fn signed(self, x: [u8; 16]) -> Self::Sixteen;
+    /// Each byte twice, the lowest first.
+    fn unsigned_twice(self, x: u64) -> Self::Sixteen;
+    /// Low nibbles and high ones.
+    fn low_and_high(self, x: &[u8; 16]) -> (Self::Sixteen, Self::Sixteen);
+    /// An f16, sixteen times.
+    fn half(self, x: &[u8; 2]) -> Self::Sixteen;
     /// The f16 at byte `at` of each of eight blocks of `size` bytes, twice. Blocks end four bytes after the f16 or later.
     fn halves(self, blocks: &[u8], at: usize, size: usize) -> Self::Sixteen;
 

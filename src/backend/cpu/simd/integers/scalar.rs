@@ -25,11 +25,19 @@ unsafe impl Integers for Scalar {
         std::array::from_fn(|i| [a, b][i / 32][i % 16] >> (i / 16 % 2 * 4) & 15)
     }
 
-    fn fields(self, bytes: &[u8; 32], shifts: [i32; 2], mask: u8) -> [u8; 64] {
+    fn twice(self, codes: &[u8; 32]) -> [u8; 64] {
+        std::array::from_fn(|i| codes[i % 32])
+    }
+
+    fn fields(self, codes: [u8; 64], shifts: [i32; 2], mask: u8) -> [u8; 64] {
         std::array::from_fn(|i| {
-            let (byte, shift) = (bytes[i % 32], shifts[i / 32]);
-            mask & if shift < 0 { byte << -shift } else { byte >> shift }
+            let shift = shifts[i / 32];
+            mask & if shift < 0 { codes[i] << -shift } else { codes[i] >> shift }
         })
+    }
+
+    fn select(self, bits: u64, value: u8) -> [u8; 64] {
+        std::array::from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 })
     }
 
     fn or(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
@@ -64,12 +72,20 @@ unsafe impl Integers for Scalar {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
 
-    fn unsigned(self, x: [u8; 16]) -> [f32; 16] {
-        x.map(f32::from)
-    }
-
     fn signed(self, x: [u8; 16]) -> [f32; 16] {
         x.map(|x| f32::from(x.cast_signed()))
+    }
+
+    fn unsigned_twice(self, x: u64) -> [f32; 16] {
+        std::array::from_fn(|i| f32::from((x >> (i / 2 * 8)) as u8))
+    }
+
+    fn low_and_high(self, x: &[u8; 16]) -> ([f32; 16], [f32; 16]) {
+        (x.map(|x| f32::from(x & 15)), x.map(|x| f32::from(x >> 4)))
+    }
+
+    fn half(self, x: &[u8; 2]) -> [f32; 16] {
+        [half_to_f32(u16::from_le_bytes(*x)); 16]
     }
 
     fn halves(self, blocks: &[u8], at: usize, size: usize) -> [f32; 16] {

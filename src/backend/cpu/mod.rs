@@ -14,12 +14,16 @@ mod simd;
 mod weights;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::{Attention, Block, block_rows};
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
 use self::kernels::integers::Pack;
+use self::kernels::pages::{Page, first_page};
+#[cfg(target_arch = "x86_64")]
+use self::kernels::tiles;
 use self::kernels::{Out, Rows};
 use self::operand::{Operand, Way, packed};
 use self::shared::Shared;
@@ -163,7 +167,7 @@ impl Cpu {
     /// Makes everything ready for a batch but its residual stream, which `embed` or another device makes.
     pub(crate) fn begin(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let half = self.config.head_dim / 2;
-        scratch.reserve(&self.config, batch.rows().len())?;
+        scratch.reserve(&self.config, batch.rows().len(), self.tiles())?;
         let step = block_rows(&self.config);
         scratch.blocks.clear();
         for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
@@ -186,8 +190,78 @@ impl Cpu {
         &scratch.hidden[..scratch.rows * self.config.width]
     }
 
+    /// Whether some products are computed by tiles.
+    fn tiles(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let tiles = self.isa.amx().is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        let tiles = false;
+        tiles && self.precision != Precision::Exact
+    }
+
     fn way(&self, weights: &Weights, rows: usize) -> Way {
-        weights.way(self.precision, rows)
+        weights.way(self.isa, self.precision, rows)
+    }
+
+    /// How products of some matrices with the same rows are computed: rows are packed to the tiles that suit the first.
+    fn ways<const N: usize>(&self, weights: [&Weights; N], rows: usize) -> [Way; N] {
+        let ways = weights.map(|weights| self.way(weights, rows));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Way::Tiles(_, first)) = ways.iter().find(|way| matches!(way, Way::Tiles(..))).copied() {
+            return ways.map(|way| match way {
+                Way::Tiles(_, side) if side != first => Way::Floats,
+                way => way,
+            });
+        }
+        ways
+    }
+
+    /// Packs groups of rows, each with how products with it are computed, to tiles if that is how.
+    #[cfg(target_arch = "x86_64")]
+    fn tile(
+        &self,
+        batch: &Batch<'_>,
+        x: Rows<'_>,
+        groups: impl Iterator<Item = (Way, usize, Range<usize>)> + Clone + Sync,
+        tiles: &mut [Page],
+    ) -> Result<()> {
+        let width = x.stride;
+        let groups = groups.filter_map(|(way, before, rows)| match way {
+            Way::Tiles(amx, side) => Some((amx, side, first_page(rows.start, before, width), rows)),
+            _ => None,
+        });
+        let parts = groups.clone().map(|(.., rows)| tiles::Pack::parts(rows.len(), width)).sum();
+        let out = Shared::new(tiles);
+        let part = |mut part: usize| {
+            for (amx, side, first, rows) in groups.clone() {
+                let parts = tiles::Pack::parts(rows.len(), width);
+                if part < parts {
+                    let x = Rows { index: &x.index[rows], ..x };
+                    // SAFETY: each part has its own tiles.
+                    amx.enter_tiles(unsafe { tiles::Pack::new(x, width, side, part, &out, first) });
+                    return;
+                }
+                part -= parts;
+            }
+        };
+        if parts < 2 {
+            (0..parts).for_each(part);
+            Ok(())
+        } else {
+            self.region(batch, parts, part)
+        }
+    }
+
+    /// Without tiles nothing is packed to any.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn tile(
+        &self,
+        _: &Batch<'_>,
+        _: Rows<'_>,
+        _: impl Iterator<Item = (Way, usize, Range<usize>)> + Clone + Sync,
+        _: &mut [Page],
+    ) -> Result<()> {
+        Ok(())
     }
 
     /// Packs rows of activations, if a product with them is computed in a way that reads them so.
@@ -199,7 +273,7 @@ impl Cpu {
         width: usize,
         integers: &mut [Activations], // [rows, width / 256]
     ) -> Result<()> {
-        if !ways.contains(&Way::Integers) {
+        if !ways.iter().any(|way| matches!(way, Way::Integers)) {
             return Ok(());
         }
         let blocks = packed(width);
@@ -430,9 +504,11 @@ impl Backend for Cpu {
             self.norm(x, &layer.attention_norm, out, then);
         })?;
 
-        let ways = layer.query_key_value.each_ref().map(|weights| self.way(weights, rows));
+        let ways = self.ways(layer.query_key_value.each_ref(), rows);
         self.pack(batch, &ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
-        let x = Operand::new(&scratch.normed, &scratch.integers, width, all);
+        let x = Rows { data: &scratch.normed, stride: width, index: all };
+        self.tile(batch, x, [best(&ways, rows)].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(&scratch.normed, &scratch.integers, &scratch.tiles, width, all);
         let outs =
             [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
         let strips = layer.query_key_value.each_ref().map(|weights| weights.strips(rows));
@@ -485,7 +561,9 @@ impl Backend for Cpu {
         let way = self.way(&layer.output, rows);
         let attended = &scratch.attended[..rows * query_width];
         self.pack(batch, &[way], attended, query_width, &mut scratch.integers)?;
-        let x = Operand::new(attended, &scratch.integers, query_width, all);
+        let x = Rows { data: attended, stride: query_width, index: all };
+        self.tile(batch, x, [(way, 0, 0..rows)].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(attended, &scratch.integers, &scratch.tiles, query_width, all);
         let branch = Shared::new(&mut scratch.branch);
         let out = Out::rows(&branch, 0, width);
         self.region(batch, layer.output.strips(rows), |strip| {
@@ -523,8 +601,8 @@ impl Backend for Cpu {
     }
 
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, integers, .. } =
-            scratch;
+        let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, .. } = scratch;
+        let Scratch { integers, tiles, .. } = scratch;
         let (width, ffn, selected) = (self.config.width, self.config.ffn_width, self.config.selected_experts);
         let rows = batch.rows().len();
         pairs.group(&experts[..rows * selected], selected, self.config.experts);
@@ -539,18 +617,26 @@ impl Backend for Cpu {
         };
 
         for (expert, range) in &pairs.active {
-            let ways = [&layer.gate, &layer.up].map(|weights| self.way(&weights[*expert], range.len()));
-            if ways.contains(&Way::Integers) {
+            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
+            if ways.iter().any(|way| matches!(way, Way::Integers)) {
                 self.pack(batch, &ways, &normed[..rows * width], width, integers)?;
                 break;
             }
         }
+        let groups = pairs.active.iter().map(|(expert, range)| {
+            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
+            (best(&ways, 0).0, *expert, range.clone())
+        });
+        let x = Rows { data: normed, stride: width, index: &pairs.rows[..rows * selected] };
+        self.tile(batch, x, groups, tiles)?;
         let out = Shared::new(activated);
         self.region(batch, parts(&layer.gate), |part| {
             let (expert, range, strip) = pairs.part(part, |expert, rows| layer.gate[expert].strips(rows));
             let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
             let columns = gate.columns(range.len(), strip);
-            let x = Operand::new(normed, integers, width, &pairs.rows[range.clone()]);
+            let ways = self.ways([gate, up], range.len());
+            let tiles = tiles.get(first_page(range.start, expert, width)..).unwrap_or_default();
+            let x = Operand::new(normed, integers, tiles, width, &pairs.rows[range.clone()]);
             let strip = columns.len();
             let mut local = UP.take();
             local.resize(range.len() * strip, 0.0);
@@ -559,8 +645,8 @@ impl Backend for Cpu {
             let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
             // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
             unsafe {
-                gate.product(self.isa, self.way(gate, range.len()), x, columns.clone(), to_gate);
-                up.product(self.isa, self.way(up, range.len()), x, columns.clone(), to_up);
+                gate.product(self.isa, ways[0], x, columns.clone(), to_gate);
+                up.product(self.isa, ways[1], x, columns.clone(), to_up);
                 for index in 0..range.len() {
                     let start = to_gate.place(index, columns.start);
                     let gate = out.slice(start..start + strip);
@@ -576,11 +662,18 @@ impl Backend for Cpu {
             let x = &activated[range.start * ffn..range.end * ffn];
             self.pack(batch, &[way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
         }
+        let groups = pairs
+            .active
+            .iter()
+            .map(|(expert, range)| (self.way(&layer.down[*expert], range.len()), *expert, range.clone()));
+        let x = Rows { data: activated, stride: ffn, index: &identity[..rows * selected] };
+        self.tile(batch, x, groups, tiles)?;
         let out = Shared::new(down);
         self.region(batch, parts(&layer.down), |part| {
             let (expert, range, strip) = pairs.part(part, |expert, rows| layer.down[expert].strips(rows));
             let (weights, way) = (&layer.down[expert], self.way(&layer.down[expert], range.len()));
-            let x = Operand::new(activated, integers, ffn, &identity[range.clone()]);
+            let tiles = tiles.get(first_page(range.start, expert, ffn)..).unwrap_or_default();
+            let x = Operand::new(activated, integers, tiles, ffn, &identity[range.clone()]);
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
             unsafe { weights.product(self.isa, way, x, weights.columns(range.len(), strip), out) };
@@ -640,7 +733,9 @@ impl Backend for Cpu {
         let output = head.output.as_ref().unwrap_or(&head.embedding);
         let way = self.way(output, rows.len());
         self.pack(batch, &[way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
-        let x = Operand::new(&scratch.normed, &scratch.integers, width, &scratch.identity[..rows.len()]);
+        let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
+        self.tile(batch, x, [(way, 0, 0..rows.len())].into_iter(), &mut scratch.tiles)?;
+        let x = Operand::new(x.data, &scratch.integers, &scratch.tiles, width, x.index);
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
         self.region(batch, output.strips(rows.len()), |strip| {
@@ -693,6 +788,12 @@ impl Backend for Cpu {
         observer.hidden(layer, &scratch.hidden[..scratch.rows * self.config.width]);
         Ok(())
     }
+}
+
+/// The way among several for which rows are packed to tiles, if there is one, and that they are one group.
+fn best(ways: &[Way], rows: usize) -> (Way, usize, Range<usize>) {
+    let tiles = ways.iter().find(|way| !matches!(way, Way::Floats | Way::Integers));
+    (tiles.copied().unwrap_or(Way::Floats), 0, 0..rows)
 }
 
 /// Blocks of activations that a part packs.

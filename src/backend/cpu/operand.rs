@@ -2,15 +2,23 @@
 
 use super::kernels::Rows;
 use super::kernels::integers::IntegerRows;
+use super::kernels::pages::Page;
+#[cfg(target_arch = "x86_64")]
+use super::kernels::tiles::{Side, TiledRows};
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx::Amx;
 use super::simd::{Activations, INPUTS};
 
 /// How a product is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Way {
     /// Weights become f32 on the way.
     Floats,
     /// Integers with integers: for few rows.
     Integers,
+    /// Tiles of bf16 with tiles of bf16: for many rows.
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Amx, Side),
 }
 
 /// Rows of activations, in the forms that the ways of computing products with them read.
@@ -19,6 +27,8 @@ pub(crate) struct Operand<'a> {
     pub(crate) floats: Rows<'a>,
     /// The same rows; only there for who chose [`Way::Integers`].
     pub(crate) integers: &'a [Activations], // [any, stride / 256 rounded up]
+    /// The same rows, from the first page on; only there for who chose `Way::Tiles`.
+    pub(crate) tiles: &'a [Page],
 }
 
 impl<'a> Operand<'a> {
@@ -26,10 +36,16 @@ impl<'a> Operand<'a> {
     pub(crate) fn new(
         data: &'a [f32], // [any, stride]
         integers: &'a [Activations],
+        tiles: &'a [Page],
         stride: usize,
         index: &'a [u32],
     ) -> Self {
-        Self { floats: Rows { data, stride, index }, integers }
+        Self { floats: Rows { data, stride, index }, integers, tiles }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn tiles(&self) -> TiledRows<'a> {
+        TiledRows::new(self.tiles, self.floats.len(), self.floats.stride)
     }
 
     pub(crate) fn integers(&self) -> IntegerRows<'a> {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::attention::Block;
+use super::kernels::pages::{Page, pages};
 use super::operand::packed;
 use super::simd::Activations;
 use crate::backend::{BackendError, values::grow};
@@ -32,6 +33,8 @@ pub struct Scratch {
     pub(crate) down: Vec<f32>,      // [pairs, width]
     /// What the next product reads, as integers.
     pub(crate) integers: Vec<Activations>, // [rows or pairs, inputs / 256]
+    /// The same as tiles.
+    pub(crate) tiles: Vec<Page>, // [blocks of rows or of each expert's pairs, pages]
 }
 
 /// The (row, selected expert) pairs of a batch, ordered by expert.
@@ -48,8 +51,13 @@ pub(crate) struct Pairs {
 }
 
 impl Scratch {
-    /// Makes room for `rows` rows.
-    pub(crate) fn reserve(&mut self, config: &ModelConfig, rows: usize) -> Result<(), BackendError> {
+    /// Makes room for `rows` rows, that of tiles only where there are some.
+    pub(crate) fn reserve(
+        &mut self,
+        config: &ModelConfig,
+        rows: usize,
+        tiles: bool,
+    ) -> Result<(), BackendError> {
         let what = "activations";
         let pairs = rows * config.selected_experts;
         self.rows = rows;
@@ -73,7 +81,13 @@ impl Scratch {
         grow(&mut self.activated, pairs * config.ffn_width, what)?;
         grow(&mut self.down, pairs * config.width, what)?;
         let widest = rows * packed(config.width.max(config.query_width()));
-        grow(&mut self.integers, widest.max(pairs * packed(config.ffn_width)), what)
+        grow(&mut self.integers, widest.max(pairs * packed(config.ffn_width)), what)?;
+        if tiles {
+            let all = pages(rows, 1, config.width.max(config.query_width()));
+            let of_experts = pages(pairs, config.experts, config.width.max(config.ffn_width));
+            grow(&mut self.tiles, all.max(of_experts), what)?;
+        }
+        Ok(())
     }
 }
 
@@ -134,13 +148,13 @@ mod tests {
     fn plans_count_the_activations_there_are() {
         let config = ModelConfig { width: 96, ffn_width: 160, head_dim: 32, ..ModelConfig::grok1() };
         let mut scratch = Scratch::default();
-        scratch.reserve(&config, 7).unwrap();
+        scratch.reserve(&config, 7, true).unwrap();
         let Scratch { cos, sin, hidden, normed, query, key, value, attended, branch, .. } = &scratch;
-        let Scratch { probabilities, activated, down, integers, .. } = &scratch;
+        let Scratch { probabilities, activated, down, integers, tiles, .. } = &scratch;
         let buffers =
             [cos, sin, hidden, normed, query, key, value, attended, branch, probabilities, activated, down];
         let values: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        let integers = integers.len() * size_of::<Activations>();
-        assert_eq!(activation_bytes(&config, 7), (4 * values + integers) as u64);
+        let packed = size_of_val(integers.as_slice()) + size_of_val(tiles.as_slice());
+        assert_eq!(activation_bytes(&config, 7), (4 * values + packed) as u64);
     }
 }

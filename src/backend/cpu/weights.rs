@@ -9,9 +9,13 @@ use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::integers;
 use super::kernels::out_in::OutIn;
+#[cfg(target_arch = "x86_64")]
+use super::kernels::tiles::{self, Side};
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::operand::{Operand, Way};
 use super::simd::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx::Amx;
 use crate::backend::values;
 use crate::backend::{BackendError, Precision, WeightStorage};
 use crate::buffer::Buffer;
@@ -69,6 +73,12 @@ enum Scaling {
 /// Rows up to which integers are faster than unpacking weights to f32.
 const FEW: usize = 8;
 
+/// Rows from which on tiles are faster than integers, and than unpacking weights to f32.
+#[cfg(target_arch = "x86_64")]
+const TILES: usize = 4;
+#[cfg(target_arch = "x86_64")]
+const TILES_OR_FLOATS: usize = 2;
+
 /// A weight matrix.
 pub(crate) struct Weights {
     dtype: DType,
@@ -121,16 +131,18 @@ impl Weights {
     }
 
     /// How products of this many rows are computed.
-    pub(crate) fn way(&self, precision: Precision, rows: usize) -> Way {
-        if precision != Precision::Exact
-            && rows <= FEW
-            && self.layout == Layout::OutIn
-            && integers::has(self.dtype)
-        {
-            Way::Integers
-        } else {
-            Way::Floats
+    pub(crate) fn way(&self, isa: Isa, precision: Precision, rows: usize) -> Way {
+        if precision == Precision::Exact {
+            return Way::Floats;
         }
+        let has_integers = self.layout == Layout::OutIn && integers::has(self.dtype);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(amx) = isa.amx()
+            && rows >= if has_integers { TILES } else { TILES_OR_FLOATS }
+        {
+            return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
+        }
+        if rows <= FEW && has_integers { Way::Integers } else { Way::Floats }
     }
 
     /// Its bytes that lie in a mapped file.
@@ -153,7 +165,8 @@ impl Weights {
         match (self.outputs, rows) {
             (..4096, _) => 64,
             (_, ..4) => MAX_COLUMNS,
-            _ => 256,
+            (..16384, _) => 256,
+            _ => 512,
         }
     }
 
@@ -183,6 +196,8 @@ impl Weights {
             match way {
                 Way::Floats => self.floats(isa, x.floats, columns, out),
                 Way::Integers => self.integers(isa, x, columns, out),
+                #[cfg(target_arch = "x86_64")]
+                Way::Tiles(amx, _) => self.tiles(amx, x, columns, out),
             }
         }
     }
@@ -207,19 +222,49 @@ impl Weights {
         }
     }
 
+    /// The product by tiles.
+    ///
+    /// # Safety
+    /// As for [`product`](Self::product).
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn tiles(&self, amx: Amx, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+        let (x, data, shape) = (x.tiles(), self.data.bytes(), [self.inputs, self.outputs]);
+        let (scaled, factors) = self.scaling();
+        // SAFETY: the caller's promise, in each arm.
+        unsafe {
+            match (self.layout, self.dtype) {
+                (Layout::OutIn, dtype) => {
+                    amx.enter_tiles(tiles::OutIn::new(x, data, dtype, self.inputs, factors, columns, out));
+                }
+                (_, DType::I8) => {
+                    amx.enter_tiles(tiles::InOut::<I8>::new(x, data, shape, columns, scaled, out));
+                }
+                (_, DType::BF16) => {
+                    amx.enter_tiles(tiles::InOut::<BF16>::new(x, data, shape, columns, scaled, out));
+                }
+                (_, _) => amx.enter_tiles(tiles::InOut::<F32>::new(x, data, shape, columns, scaled, out)),
+            }
+        }
+    }
+
+    /// What becomes of sums, and of elements.
+    fn scaling(&self) -> (Epilogue<'_>, Option<&Factors>) {
+        match &self.scales {
+            Scaling::None => (Epilogue::Stored, None),
+            Scaling::Sums(inputs, scales) => {
+                (Epilogue::Scaled { inputs: *inputs, scales: scales.bytes() }, None)
+            }
+            Scaling::Elements(factors) => (Epilogue::Stored, Some(factors)),
+        }
+    }
+
     /// The product with f32 activations.
     ///
     /// # Safety
     /// As for [`product`](Self::product).
     pub(crate) unsafe fn floats(&self, isa: Isa, x: Rows<'_>, columns: Range<usize>, out: Out<'_>) {
         let (data, shape) = (self.data.bytes(), [self.inputs, self.outputs]);
-        let (scaled, factors) = match &self.scales {
-            Scaling::None => (Epilogue::Stored, None),
-            Scaling::Sums(inputs, scales) => {
-                (Epilogue::Scaled { inputs: *inputs, scales: scales.bytes() }, None)
-            }
-            Scaling::Elements(factors) => (Epilogue::Stored, Some(factors)),
-        };
+        let (scaled, factors) = self.scaling();
         // SAFETY: the caller's promise, in each arm.
         unsafe {
             match (self.layout, self.dtype) {

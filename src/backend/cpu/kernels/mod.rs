@@ -7,6 +7,9 @@ pub(crate) mod elementwise;
 pub(crate) mod in_out;
 pub(crate) mod integers;
 pub(crate) mod out_in;
+pub(crate) mod pages;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
 mod unpack;
 
 use std::ops::Range;

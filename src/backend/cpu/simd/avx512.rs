@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
 use super::integers::avx512::Vnni;
-use super::{Job, Simd};
+use super::{IntegerJob, Job, Simd};
 
 /// Proof that the processor has AVX-512 F, and what else it may have for products of integers.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +19,12 @@ impl Avx512 {
         Some(Self { avx2, vnni: Vnni::new() })
     }
 
-    pub(crate) fn avx2(self) -> Avx2 {
-        self.avx2
-    }
-
-    pub(crate) fn vnni(self) -> Option<Vnni> {
-        self.vnni
+    /// Runs a product of integers with the best instructions there are for it.
+    pub(crate) fn enter_integers(self, job: impl IntegerJob) {
+        match self.vnni {
+            Some(vnni) => vnni.enter(job),
+            None => self.avx2.enter_integers(job),
+        }
     }
 
     /// Runs `job` compiled for these instructions.

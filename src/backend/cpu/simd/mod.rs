@@ -4,9 +4,12 @@
 //! instruction set and calls the job there, so everything marked `inline(always)` below it is compiled with those instructions.
 
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "kernels follow")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 mod integers;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -109,6 +112,9 @@ pub(crate) enum Isa {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    /// Vectors as in `Avx512`, and tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx(amx::Amx),
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
 }
@@ -119,6 +125,7 @@ impl Isa {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            all.extend(amx::Amx::new().map(Self::Amx));
             all.extend(avx512::Avx512::new().map(Self::Avx512));
             all.extend(avx2::Avx2::new().map(Self::Avx2));
         }
@@ -142,6 +149,8 @@ impl Isa {
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx",
         }
     }
 
@@ -154,6 +163,8 @@ impl Isa {
             Self::Avx512(simd) => simd.enter(job),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(simd) => simd.enter(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(simd) => simd.vectors().enter(job),
         }
     }
 
@@ -163,12 +174,20 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.enter_integers(job),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => match simd.vnni() {
-                Some(vnni) => vnni.enter(job),
-                None => simd.avx2().enter_integers(job),
-            },
+            Self::Avx512(simd) => simd.enter_integers(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(simd) => simd.vectors().enter_integers(job),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => job.run(Scalar),
+        }
+    }
+
+    /// Proof of tiles.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn amx(self) -> Option<amx::Amx> {
+        match self {
+            Self::Amx(amx) => Some(amx),
+            _ => None,
         }
     }
 }

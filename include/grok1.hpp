@@ -496,6 +496,7 @@ struct source {
     int fd = -1;
 };
 
+/// With the fields of C: threads, gpu_layers, experts_on_cpu and so on.
 struct model_options : detail::options<grok1_model_options, grok1_model_options_init> {
     std::string tokenizer;
     /// "cuda:0", "auto"; empty for the processor.

@@ -135,7 +135,7 @@ stage() {
     [[ $small ]] && full=2
     case $name in
         conformance)
-            tests "$name" cuda gpu_stages "^conformance::${small:+caps}" "^${small:+no}(passes|sessions|loading)::"
+            tests "$name" cuda gpu_stages "^conformance::${small:+caps}" "^${small:+no}(passes|sessions|loading|offload)::"
             tests "$name" cuda gpu_runtime '^launches::' "^${small:+no}(memory|compiling|blas)::"
             ;;
         goldens) tests "$name" cuda gpu_stages '^goldens::' ;;

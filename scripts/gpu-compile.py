@@ -12,8 +12,9 @@ compiler that cannot be had is skipped, and that is said; with CI=true that is a
 target/gpu-compile, by the module, all that it includes, the options and the compiler: only what has changed is compiled again.
 
 Prints for each device the largest number of registers, which kernels spill more of them than a few, and how many loads of 16 bytes
-there are. Exits with 1 if something does not compile, or if a kernel for single rows, whose speed is that of decoding, spills, takes
-so many registers that a processor has room for one block only, or loads nothing by 16 bytes.
+there are. Exits with 1 if something does not compile, or if a kernel for single rows, whose speed is that of decoding, spills, keeps
+variables in memory, takes so many registers that a processor has room for one block only, or loads nothing by 16 bytes; or if a
+kernel for tiles of many rows, whose speed is that of prompts, keeps variables in memory.
 
 Without --all, and with nothing kept, it takes minutes, of all cores; with nothing changed, some seconds.
 """
@@ -58,8 +59,10 @@ class Kernel(typing.NamedTuple):
     name: str
     registers: int
     spilled: int
+    kept: int  # bytes of variables that are in memory, beside what was spilled
     loads: int  # of 16 bytes
-    hot: bool = False  # for single rows
+    single: bool = False  # for single rows
+    tiled: bool = False  # for tiles of many rows
 
 
 def included(text, found):
@@ -112,8 +115,12 @@ class Nvrtc:
         # Functions that were not inlined stand before or after the kernels, and are nobody's.
         bodies = re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL)
         loads = {name: len(re.findall(r"\bld\.(?:[\w:]+\.)*v4\.\w32\b", body)) for name, body in bodies}
-        found = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL)
-        return [Kernel(name, int(registers), int(spilled), loads[name]) for name, spilled, registers in found]
+        pattern = r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers"
+        found = re.findall(pattern, log, re.DOTALL)
+        return [
+            Kernel(name, int(registers), int(spilled), max(int(frame) - int(spilled), 0), loads[name])
+            for name, frame, spilled, registers in found
+        ]
 
 
 class Clang:
@@ -147,10 +154,12 @@ class Clang:
         bodies = re.findall(r"^(\w+):(.*?)^\.Lfunc_end", output.read_text(), re.DOTALL | re.MULTILINE)
         loads = {name: len(re.findall(r"(?:global|flat)_load_(?:dwordx4|b128)\b", body)) for name, body in bodies}
         output.unlink()
-        found = re.findall(
-            r"Function Name: (\w+).*?\bVGPRs: (\d+).*?VGPRs Spill: (\d+)", result.stderr, re.DOTALL
-        )
-        return [Kernel(name, int(registers), int(spilled), loads[name]) for name, registers, spilled in found]
+        pattern = r"Function Name: (\w+).*?\bVGPRs: (\d+).*?ScratchSize \[bytes/lane\]: (\d+).*?VGPRs Spill: (\d+)"
+        found = re.findall(pattern, result.stderr, re.DOTALL)
+        return [
+            Kernel(name, int(registers), int(spilled), max(int(frame) - 4 * int(spilled), 0), loads[name])
+            for name, registers, frame, spilled in found
+        ]
 
 
 def results(compiler, device, module):
@@ -165,23 +174,27 @@ def results(compiler, device, module):
         unfinished = kept.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps(found))
         unfinished.rename(kept)
-    hot = re.findall(r'#define FORMAT (\w+)\n#define ROWS 1\n#include "(\w+)\.cu"', text)
-    hot = {f"{file}_{format}_1" for format, file in hot}
-    return [Kernel(*kernel[:4], kernel[0] in hot) for kernel in json.loads(kept.read_text())]
+    single = re.findall(r'#define FORMAT (\w+)\n#define ROWS 1\n#include "(\w+)\.cu"', text)
+    single = {f"{file}_{format}_1" for format, file in single}
+    tiled = re.findall(r'#define FORMAT (\w+)\n#define ROWS \n#include "(\w+_tiled(?:_mma)?|flash(?:_mma)?)\.cu"', text)
+    tiled = {f"{file}_{format}" for format, file in tiled}
+    found = (Kernel(*kernel[:5]) for kernel in json.loads(kept.read_text()))
+    return [kernel._replace(single=kernel.name in single, tiled=kernel.name in tiled) for kernel in found]
 
 
 def report(device, kernels, most):
     """Prints a line for a device, and what is wrong; whether nothing is."""
     registers = max((kernel.registers for kernel in kernels), default=0)
-    hot = [kernel for kernel in kernels if kernel.hot]
+    single = [kernel for kernel in kernels if kernel.single]
     loads = sum(kernel.loads for kernel in kernels)
-    single = f", {max(kernel.registers for kernel in hot)} for single rows" if hot else ""
-    print(f"{device}: {len(kernels)} kernels, at most {registers} registers{single}, {loads} loads of 16 bytes", flush=True)
+    of_single = f", {max(kernel.registers for kernel in single)} for single rows" if single else ""
+    print(f"{device}: {len(kernels)} kernels, at most {registers} registers{of_single}, {loads} loads of 16 bytes", flush=True)
     spilling = [kernel for kernel in kernels if kernel.spilled > FEW]
     wrong = {
-        "no load of 16 bytes": [kernel for kernel in hot if kernel.loads == 0 and not NARROW.search(kernel.name)],
-        f"more than {most} registers": [kernel for kernel in hot if kernel.registers > most],
-        "spill": [kernel for kernel in spilling if kernel.hot],
+        "no load of 16 bytes": [kernel for kernel in single if kernel.loads == 0 and not NARROW.search(kernel.name)],
+        f"more than {most} registers": [kernel for kernel in single if kernel.registers > most],
+        "spill": [kernel for kernel in spilling if kernel.single],
+        "variables in memory": [kernel for kernel in kernels if (kernel.single or kernel.tiled) and kernel.kept > FEW],
     }
     told = wrong | {"spill": spilling}
     for what, found in told.items():

@@ -30,7 +30,7 @@
 //! | [`checkpoint`] | files as named, typed views of weights |
 //! | [`quant`] | how stored elements become numbers, and numbers stored elements |
 //! | `sample`, `text` | [`Sampler`]; [`Tokenizer`] and [`TextStream`] |
-//! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, the machine, buffers, threads, vocabularies |
+//! | the ground | errors, configuration, [`weights`] by role, tensors, sources of bytes, control, the machine, buffers, threads, vocabularies, softmax |
 //!
 //! Everything but [`backend`], and what takes its traits ([`Model::load_on`], [`Model::observe`]), follows semantic versioning; that
 //! module is open to implementers and may change before 1.0.
@@ -53,6 +53,7 @@ compile_error!("weights are read where they lie, and they are little-endian");
 
 pub mod backend;
 mod buffer;
+mod candidates;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod checkpoint;
@@ -66,6 +67,7 @@ pub mod plan;
 pub mod quant;
 mod sample;
 mod session;
+mod softmax;
 mod source;
 mod tensor;
 mod text;

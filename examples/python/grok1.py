@@ -24,6 +24,14 @@ FINISH = {0: None, 1: "end of text", 2: "stop", 3: "max tokens", 4: "context ful
 _lib = ctypes.CDLL(os.environ.get("GROK1_LIBRARY") or ctypes.util.find_library("grok1") or "libgrok1.so.0")
 
 
+class _ModelOptions(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t), ("tokenizer", c_char_p), ("kv_limit", c_uint64), ("batch_rows", c_size_t),
+        ("pool", c_void_p), ("threads", c_uint32), ("precision", c_int32), ("kv_type", c_int32), ("weights", c_int32),
+        ("device", c_char_p), ("kernel_cache", c_char_p), ("gpu_layers", c_int32), ("experts_on_cpu", c_int32),
+    ]
+
+
 class _Control(Structure):
     _fields_ = [("struct_size", c_size_t), ("cancel", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p)]
 
@@ -64,7 +72,7 @@ def _declare(name: str, *arguments, result=None) -> None:
 
 for _noun in "error", "cancel", "model", "session", "sampler", "generation", "tokenizer":
     _declare(_noun + "_free", c_void_p)
-for _noun in "control", "sampler_options", "generation_options":
+for _noun in "control", "model_options", "sampler_options", "generation_options":
     _declare(_noun + "_init", c_void_p, c_size_t)
 for _verb in "set", "clear":
     _declare("cancel_" + _verb, c_void_p)
@@ -238,10 +246,22 @@ class Session(_Handle):
 
 
 class Model(_Handle):
-    """A loaded model. May be used from any thread."""
+    """A loaded model. May be used from any thread.
 
-    def __init__(self, path: Union[str, os.PathLike]):
-        super().__init__("model_load", os.fsencode(path), None, None)
+    Options are those of `grok1_model_options`: device ("cuda:0", "auto"), gpu_layers, experts_on_cpu, threads.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike], **options):
+        settings = _ModelOptions()
+        _lib.grok1_model_options_init(byref(settings), sizeof(settings))
+        for name, value in options.items():
+            if name in ("tokenizer", "device", "kernel_cache"):
+                value = os.fsencode(value)
+            elif name not in ("kv_limit", "batch_rows", "threads", "precision", "kv_type", "weights", "gpu_layers",
+                              "experts_on_cpu"):
+                raise TypeError(f"no such option: {name}")
+            setattr(settings, name, value)
+        super().__init__("model_load", os.fsencode(path), byref(settings), None)
 
     def session(self) -> Session:
         return Session(self)

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::weights::{Head as StoredHead, Layer as StoredLayer};
 
+pub use crate::candidates::{Asked, Candidate, Candidates, MAX_CANDIDATES};
 pub use error::BackendError;
 pub(crate) use values::grow;
 
@@ -211,7 +212,7 @@ pub trait Observer {
 /// A device, or the processor, as the model's stages see it.
 ///
 /// Within a batch the stages are called in order: `embed`; per layer `attention`, `residual`, `route`, `experts`, `residual`; then
-/// `head` or `normed` any number of times. A stage may stop early with [`Cancelled`](crate::Cancelled), and then must. Tokens are
+/// `head`, `candidates` or `normed` any number of times. A stage may stop early with [`Cancelled`](crate::Cancelled), and then must. Tokens are
 /// checked by the model before they get here.
 pub trait Backend: Send + Sync + 'static {
     /// A layer's weights, where and how the device wants them.
@@ -346,6 +347,48 @@ pub trait Backend: Send + Sync + 'static {
         logits: &mut [f32], // [rows, vocab]
     ) -> Result<()>;
 
+    /// Whether logits stay where they are computed until they are read, so that [`candidates`](Self::candidates) is less to move than
+    /// [`head`](Self::head).
+    fn keeps_logits(&self) -> bool {
+        false
+    }
+
+    /// The best tokens of some rows by what [`head`](Self::head) computes, and totals: of each row what its place in `out`
+    /// [asks](Candidates::asked).
+    ///
+    /// # Errors
+    /// The device's.
+    fn candidates(
+        &self,
+        head: &Self::Head,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Self::Scratch,
+        room: &mut [f32],       // [vocab], for those who need it
+        out: &mut [Candidates], // [rows]
+    ) -> Result<()> {
+        rows.iter().zip(out).try_for_each(|(row, out)| {
+            self.head(head, batch, std::slice::from_ref(row), scratch, room)?;
+            out.fill(room);
+            Ok(())
+        })
+    }
+
+    /// All logits of a row that [`candidates`](Self::candidates) was last asked for, as number `index` of its rows.
+    ///
+    /// # Errors
+    /// The device's.
+    fn logits_of_candidates(
+        &self,
+        head: &Self::Head,
+        batch: &Batch<'_>,
+        (_index, row): (usize, u32),
+        scratch: &mut Self::Scratch,
+        logits: &mut [f32], // [vocab]
+    ) -> Result<()> {
+        self.head(head, batch, &[row], scratch, logits)
+    }
+
     /// Some rows of the residual stream after the last norm, not rounded.
     ///
     /// # Errors
@@ -461,7 +504,7 @@ pub fn page_bytes(config: &ModelConfig, kv: KvType) -> usize {
     config.layers * 2 * PAGE * config.kv_width() * kv.size()
 }
 
-/// Bytes of the activations of a batch of `rows`, as the processor keeps them; other devices need about as much. Saturates.
+/// Bytes of the activations of a batch of `rows`, as the processor keeps them; GPUs need up to twice as much. Saturates.
 #[must_use]
 pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let size = |size: usize| size as u64;
@@ -478,5 +521,10 @@ pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let pair = [size(config.ffn_width), size(config.width)];
     let sum = |sizes: &[u64]| sizes.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
     let values = sum(&row).saturating_add(sum(&pair).saturating_mul(size(config.selected_experts)));
-    values.saturating_mul(size(rows)).saturating_mul(size_of::<f32>() as u64)
+    // The inputs of one product at a time, as integers: 640 bytes for each 256.
+    let integers = |inputs: u64| inputs.div_ceil(256).saturating_mul(640);
+    let packed = integers(size(config.width).max(query))
+        .max(integers(size(config.ffn_width)).saturating_mul(size(config.selected_experts)));
+    let row = values.saturating_mul(size_of::<f32>() as u64).saturating_add(packed);
+    row.saturating_mul(size(rows))
 }

@@ -22,6 +22,7 @@ pub struct grok1_model {
     location: CString,
     format: CString,
     device: CString,
+    passed_over: CString,
 }
 
 impl grok1_model {
@@ -30,6 +31,7 @@ impl grok1_model {
             location: c_string(&model.checkpoint().location),
             format: c_string(model.checkpoint().format.name()),
             device: c_string(model.device()),
+            passed_over: c_string(&model.passed_over().join("; ")),
             model,
         }
     }
@@ -232,6 +234,9 @@ pub struct grok1_model_info {
     pub kv_type: i32,
     /// Not 0 if it has a tokenizer.
     pub has_tokenizer: i32,
+    /// Why "auto" took none of the devices before this one: "no cuda: ...; not hip:0: ..."; empty if there were none, or another was
+    /// asked for.
+    pub passed_over: *const c_char,
 }
 
 // SAFETY: `repr(C)`, its size first, then numbers and pointers.
@@ -261,6 +266,7 @@ pub unsafe extern "C" fn grok1_model_get_info(
                 kv_bytes: handle.model.kv_bytes(),
                 kv_type: kv_code(handle.model.kv_type()),
                 has_tokenizer: handle.model.tokenizer().is_ok().into(),
+                passed_over: handle.passed_over.as_ptr(),
             });
             Ok(())
         })

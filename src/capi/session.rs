@@ -315,7 +315,7 @@ pub unsafe extern "C" fn grok1_session_get_info(
                 tokens: session.tokens().len(),
                 position: session.position(),
                 context: session.context(),
-                has_logits: session.logits().is_some().into(),
+                has_logits: session.is_ready().into(),
                 poisoned: handle.session.is_poisoned().into(),
             });
             Ok(())

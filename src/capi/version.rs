@@ -39,9 +39,9 @@ pub extern "C" fn grok1_abi_version() -> u32 {
     GROK1_ABI_VERSION
 }
 
-/// Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512"), "cuda" and "hip"
-/// (code for such GPUs, whether or not there is one), "fd" (opening models by file descriptor), "unwind" (defects become `GROK1_ERR_PANIC`; without it they end the process). False for names that it
-/// does not know, and for NULL.
+/// Whether the library, on this machine, has a feature: an instruction set it has kernels for ("avx2", "avx512", "neon"), "cuda" and
+/// "hip" (code for such GPUs, whether or not there is one), "fd" (opening models by file descriptor), "unwind" (defects become
+/// `GROK1_ERR_PANIC`; without it they end the process). False for names that it does not know, and for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn grok1_has(feature: *const c_char) -> bool {
     // SAFETY: as the header asks.

@@ -27,8 +27,8 @@ pub enum Device {
     /// AMD's or Hygon's GPU of this number; needs the feature `hip`.
     Hip(usize),
     /// The first GPU, NVIDIA's before others, whose free memory holds all of the model: its weights, the activations of a batch, and
-    /// the keys and values of one session as long as the model was trained for. The processor if there is none. The log tells
-    /// the choice, and what speaks against the others.
+    /// the keys and values of one session as long as the model was trained for. The processor if there is none.
+    /// [`Model::device`](super::Model::device) tells which, [`Model::passed_over`](super::Model::passed_over) why none before it.
     Auto,
 }
 

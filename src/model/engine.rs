@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::ModelError;
 use super::kv::{Growth, KvPool, KvSequence};
 use super::runner::Runner;
-use crate::backend::{Batch, KvPart, Observer, PAGE, PageId, Row, Sequence, grow};
+use crate::backend::{Asked, Batch, Candidates, KvPart, Observer, PAGE, PageId, Row, Sequence, grow};
 use crate::config::ModelConfig;
 use crate::control::{Cancelled, Control, Task};
 use crate::error::Result;
+use crate::softmax::MAX_VOCAB;
 
 /// Rows whose logits are computed together: bounds their memory, and reads the head's weights once for all of them.
-const HEAD_ROWS: usize = 32;
+pub(super) const HEAD_ROWS: usize = 32;
 
 /// Receives one row of values with the row's index among the tokens that were run; may stop the call.
 pub(crate) type RowSink<'a> = dyn FnMut(usize, &[f32]) -> ControlFlow<()> + 'a;
@@ -24,6 +25,12 @@ pub(crate) enum Output<'a> {
     Nothing,
     /// Logits of the last token, put here before the job is committed.
     Last(&'a mut Vec<f32>), // [vocab]
+    /// Of the last token, either candidates that [suffice](Job::suffices) and no logits, or logits.
+    Candidates {
+        asked: Asked,
+        candidates: &'a mut Candidates,
+        logits: &'a mut Vec<f32>, // [vocab] or empty
+    },
     /// Logits of every token; the last one's also as with `Last`.
     All {
         sink: &'a mut RowSink<'a>,
@@ -45,6 +52,9 @@ pub(crate) struct Parts<'a> {
 /// Tokens to run on a sequence. A trait, so that callers hand in their own type without a list of parts being made per token.
 pub(crate) trait Job {
     fn parts(&mut self) -> Parts<'_>;
+
+    /// Whether these are enough for who wanted [`Output::Candidates`].
+    fn suffices(&self, candidates: &Candidates) -> bool;
 
     /// The whole run succeeded: the tokens are part of the sequence, and what was put into [`Output::Last`] counts.
     fn commit(&mut self);
@@ -91,7 +101,16 @@ struct Work {
     /// Rows of the current batch whose output is wanted, and whose they are.
     wanted: Vec<(u32, Target)>,
     output_rows: Vec<u32>,
-    output: Vec<f32>, // [HEAD_ROWS, vocab or width]
+    output: Vec<f32>,            // [HEAD_ROWS, vocab or width]
+    candidates: Vec<Candidates>, // [HEAD_ROWS]
+}
+
+/// What is computed of a row.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Logits,
+    Candidates,
+    Hidden,
 }
 
 /// The next token to put into a batch.
@@ -105,7 +124,7 @@ struct Cursor {
 struct Target {
     job: usize,
     token: usize,
-    hidden: bool,
+    kind: Kind,
 }
 
 /// The right to run; others wait.
@@ -129,6 +148,7 @@ impl Engine {
             wanted: Vec::new(),
             output_rows: Vec::new(),
             output: Vec::new(),
+            candidates: Vec::new(),
         };
         Self {
             config,
@@ -311,7 +331,7 @@ impl Work {
         let mut done = 0;
         let mut next = Cursor::default();
         while next.job < jobs.len() {
-            next = self.fill(engine.batch_rows, jobs, next);
+            next = self.fill(engine, jobs, next);
             let Self { runner, rows, sequences, pages, .. } = self;
             let batch = Batch::new(rows, sequences, pages, control)?;
             let step = rows.len() as u64;
@@ -331,7 +351,9 @@ impl Work {
     }
 
     /// Puts the next tokens into the batch; returns where the following one begins.
-    fn fill<J: Job>(&mut self, batch_rows: usize, jobs: &mut [J], mut next: Cursor) -> Cursor {
+    fn fill<J: Job>(&mut self, engine: &Engine, jobs: &mut [J], mut next: Cursor) -> Cursor {
+        let batch_rows = engine.batch_rows;
+        let finds_candidates = self.runner.keeps_logits() && engine.config.vocab <= MAX_VOCAB;
         self.rows.clear();
         self.sequences.clear();
         self.pages.clear();
@@ -348,15 +370,17 @@ impl Work {
             self.pages.extend_from_slice(&parts.kv.pages()[..(position + count).div_ceil(PAGE)]);
             self.sequences
                 .push(Sequence { rows: first_row..self.rows.len(), pages: first_page..self.pages.len() });
-            let (first, hidden) = match parts.output {
-                Output::Nothing => (count, false),
-                // Only the job's very last token.
-                Output::Last(_) => ((parts.tokens.len() - 1 - next.token).min(count), false),
-                Output::All { .. } => (0, false),
-                Output::Hidden(_) => (0, true),
+            // The job's very last token, if it is here.
+            let last = (parts.tokens.len() - 1 - next.token).min(count);
+            let (first, kind) = match parts.output {
+                Output::Nothing => (count, Kind::Logits),
+                Output::Candidates { .. } if finds_candidates => (last, Kind::Candidates),
+                Output::Last(_) | Output::Candidates { .. } => (last, Kind::Logits),
+                Output::All { .. } => (0, Kind::Logits),
+                Output::Hidden(_) => (0, Kind::Hidden),
             };
             self.wanted.extend((first..count).map(|offset| {
-                let target = Target { job: next.job, token: next.token + offset, hidden };
+                let target = Target { job: next.job, token: next.token + offset, kind };
                 ((first_row + offset) as u32, target)
             }));
             next.token += count;
@@ -369,21 +393,36 @@ impl Work {
 
     /// Computes the wanted outputs of the batch and hands them over.
     fn deliver<J: Job>(&mut self, config: &ModelConfig, jobs: &mut [J], control: &Control) -> Result<()> {
-        let Self { runner, rows, sequences, pages, wanted, output_rows, output, .. } = self;
+        let Self { runner, rows, sequences, pages, wanted, output_rows, output, candidates } = self;
         let batch = Batch::new(rows, sequences, pages, control)?;
-        for group in wanted.chunk_by(|a, b| a.1.hidden == b.1.hidden) {
+        for group in wanted.chunk_by(|a, b| a.1.kind == b.1.kind) {
             for block in group.chunks(HEAD_ROWS) {
                 control.check()?;
                 output_rows.clear();
                 output_rows.extend(block.iter().map(|(row, _)| row));
-                let hidden = block[0].1.hidden;
-                let width = if hidden { config.width } else { config.vocab };
-                grow(output, block.len() * width, "logits")?;
-                let values = &mut output[..block.len() * width];
-                if hidden {
-                    runner.normed(&batch, output_rows, values)?;
-                } else {
-                    runner.head(&batch, output_rows, values)?;
+                let (width, count) = match block[0].1.kind {
+                    Kind::Logits => (config.vocab, block.len()),
+                    Kind::Candidates => (config.vocab, 1),
+                    Kind::Hidden => (config.width, block.len()),
+                };
+                grow(output, count * width, "logits")?;
+                let values = &mut output[..count * width];
+                match block[0].1.kind {
+                    Kind::Logits => runner.head(&batch, output_rows, values)?,
+                    Kind::Hidden => runner.normed(&batch, output_rows, values)?,
+                    Kind::Candidates => {
+                        grow(candidates, block.len(), "candidates")?;
+                        let found = &mut candidates[..block.len()];
+                        for ((_, target), found) in block.iter().zip(&mut *found) {
+                            if let Output::Candidates { asked, .. } = jobs[target.job].parts().output {
+                                found.asked = asked;
+                            }
+                        }
+                        runner.candidates(&batch, output_rows, values, found)?;
+                        control.check()?;
+                        hand_over(&mut **runner, &batch, block, jobs, found, values)?;
+                        continue;
+                    }
                 }
                 control.check()?;
                 for ((_, target), values) in block.iter().zip(values.chunks_exact(width)) {
@@ -391,7 +430,7 @@ impl Work {
                     let is_last = target.token + 1 == parts.tokens.len();
                     let flow = match parts.output {
                         Output::Nothing => ControlFlow::Continue(()),
-                        Output::Last(last) => {
+                        Output::Last(last) | Output::Candidates { logits: last, .. } => {
                             values.clone_into(last);
                             ControlFlow::Continue(())
                         }
@@ -411,4 +450,29 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Gives jobs their candidates, or all logits of the row where these do not suffice.
+fn hand_over<J: Job>(
+    runner: &mut dyn Runner,
+    batch: &Batch<'_>,
+    rows: &[(u32, Target)],
+    jobs: &mut [J],
+    found: &mut [Candidates],
+    values: &mut [f32], // [vocab]
+) -> Result<()> {
+    for (index, ((row, target), found)) in rows.iter().zip(found).enumerate() {
+        let job = &mut jobs[target.job];
+        let suffices = job.suffices(found);
+        if let Output::Candidates { candidates, logits, .. } = job.parts().output {
+            if suffices {
+                std::mem::swap(candidates, found);
+                logits.clear();
+            } else {
+                runner.logits_of_candidates(batch, (index, *row), values)?;
+                values.clone_into(logits);
+            }
+        }
+    }
+    Ok(())
 }

@@ -49,6 +49,7 @@ struct Inner {
     kv_type: KvType,
     pool: Arc<KvPool>,
     engine: Engine,
+    passed_over: Vec<String>,
     fingerprint: OnceLock<u128>,
 }
 
@@ -87,7 +88,8 @@ impl Model {
     /// As [`open_with`](Self::open_with).
     pub fn load(checkpoint: Checkpoint, options: ModelOptions, control: &Control) -> Result<Self> {
         checkpoint.check()?;
-        match open::open(&checkpoint, &options)? {
+        let (opened, passed_over) = open::open(&checkpoint, &options)?;
+        let mut loaded = match opened {
             Opened::Cpu(cpu) => {
                 let offload = Offload::none(checkpoint.layers.len());
                 Self::load_part(cpu, offload, checkpoint, options, control)
@@ -96,7 +98,9 @@ impl Model {
             Opened::Cuda(gpu, offload) => Self::load_part(*gpu, offload, checkpoint, options, control),
             #[cfg(feature = "hip")]
             Opened::Hip(gpu, offload) => Self::load_part(*gpu, offload, checkpoint, options, control),
-        }
+        }?;
+        loaded.passed_over = passed_over;
+        Ok(Self(Arc::new(loaded)))
     }
 
     /// Loads an opened checkpoint on a backend of your own; device, precision, weights and threads are the backend's. What the options
@@ -112,7 +116,7 @@ impl Model {
     ) -> Result<Self> {
         checkpoint.check()?;
         let offload = Offload::asked(&options, checkpoint.layers.len());
-        Self::load_part(backend, offload, checkpoint, options, control)
+        Ok(Self(Arc::new(Self::load_part(backend, offload, checkpoint, options, control)?)))
     }
 
     /// Loads a part of a checkpoint, which was checked, on a backend, and the rest on the processor.
@@ -122,7 +126,7 @@ impl Model {
         mut checkpoint: Checkpoint,
         options: ModelOptions,
         control: &Control,
-    ) -> Result<Self> {
+    ) -> Result<Inner> {
         let batch_rows = options.batch_rows.unwrap_or(BATCH_ROWS);
         if !(1..=MAX_BATCH_ROWS).contains(&batch_rows) {
             let (option, expected) = ("batch_rows", "1 to 65535");
@@ -152,14 +156,15 @@ impl Model {
             checkpoint.bytes(),
             runner.name()
         );
-        Ok(Self(Arc::new(Inner {
+        Ok(Inner {
             tokenizer,
             kv_type: options.kv_type,
             pool: KvPool::new(pages as usize),
             engine: Engine::new(config, batch_rows, runner),
             checkpoint,
+            passed_over: Vec::new(),
             fingerprint: OnceLock::new(),
-        })))
+        })
     }
 
     /// The hyperparameters.
@@ -206,6 +211,12 @@ impl Model {
     #[must_use]
     pub fn device(&self) -> &str {
         self.0.engine.device()
+    }
+
+    /// Why [`Device::Auto`] took none of the devices before this one: `no cuda: ...`, `not hip:0: ...`. Empty if another was asked for.
+    #[must_use]
+    pub fn passed_over(&self) -> &[String] {
+        &self.0.passed_over
     }
 
     /// The checkpoint's [fingerprint](Checkpoint::fingerprint), computed once.

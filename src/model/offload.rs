@@ -1,9 +1,11 @@
-//! Which part of a model a device takes; the processor has the rest. Uses `backend`, `checkpoint` and `plan`.
+//! Which part of a model a device takes; the processor has the rest. Uses `backend`, `checkpoint`, `engine` and `plan`.
 
 use super::ModelOptions;
+use super::engine::HEAD_ROWS;
+use crate::backend::gpu::Activations;
 #[cfg(any(test, feature = "cuda", feature = "hip"))]
 use crate::backend::gpu::GpuError;
-use crate::backend::{BATCH_ROWS, activation_bytes};
+use crate::backend::{BATCH_ROWS, page_bytes};
 use crate::checkpoint::Checkpoint;
 use crate::plan::{PlanOptions, device_bytes};
 
@@ -42,11 +44,12 @@ impl Offload {
     }
 }
 
-/// Device memory that a plan leaves alone: code, what the driver rounds up to, spans of attention, outputs, graphs.
+/// Device memory that a plan leaves alone: code, what the driver rounds up to, its own.
 const MARGIN: u64 = 256 << 20;
 
 /// Bytes that a part of a model needs on a device: weights as they lie there, the keys and values of one session as long as the model was
-/// trained for, or of as many as the options allow, the activations of a batch, what waits to be packed, and a margin.
+/// trained for, or of as many as the options allow, and the activations of a batch, or before there are any what waits to be packed, and
+/// a margin.
 pub(crate) fn needed(checkpoint: &Checkpoint, options: &ModelOptions, offload: Offload) -> u64 {
     let config = &checkpoint.config;
     let layers = &checkpoint.layers;
@@ -57,14 +60,18 @@ pub(crate) fn needed(checkpoint: &Checkpoint, options: &ModelOptions, offload: O
         Some(bytes) => bytes,
         None => checkpoint.plan(&PlanOptions::new().kv_type(options.kv_type)).kv_per_session,
     };
+    let page = page_bytes(config, options.kv_type).max(1);
+    let activations = Activations {
+        config,
+        rows: options.batch_rows.unwrap_or(BATCH_ROWS),
+        output_rows: HEAD_ROWS,
+        pages: usize::try_from(kv / page as u64).unwrap_or(usize::MAX),
+        apart: layers[..offload.whole].iter().any(device_bytes::has_gate_and_up_apart),
+    };
     let kv = u128::from(kv) * offload.on_device() as u128 / layers.len().max(1) as u128;
-    let rest = [
-        device_bytes::head(&checkpoint.head),
-        u64::try_from(kv).unwrap_or(u64::MAX),
-        activation_bytes(config, options.batch_rows.unwrap_or(BATCH_ROWS)),
-        2 * device_bytes::largest_matrix(checkpoint),
-        MARGIN,
-    ];
+    let running = u64::try_from(kv).unwrap_or(u64::MAX).saturating_add(activations.bytes());
+    let loading = device_bytes::largest_matrix(checkpoint).saturating_mul(2);
+    let rest = [device_bytes::head(&checkpoint.head), running.max(loading), MARGIN];
     whole.chain(attention).chain(rest).fold(0, u64::saturating_add)
 }
 

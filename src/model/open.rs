@@ -23,21 +23,29 @@ pub(super) enum Opened {
     Hip(Box<Gpu<gpu::Hip>>, Offload),
 }
 
-/// Opens the device of `options`.
-pub(super) fn open(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
-    match options.device {
-        Device::Auto => match first_that_holds(checkpoint, options) {
-            Some(opened) => Ok(opened),
-            None => open_as(Device::Cpu, checkpoint, options),
+/// Opens the device of `options`; with what spoke against those that were passed over.
+pub(super) fn open(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Opened, Vec<String>)> {
+    let mut passed_over = Vec::new();
+    let opened = match options.device {
+        Device::Auto => match first_that_holds(checkpoint, options, &mut passed_over) {
+            Some(opened) => opened,
+            None => open_as(Device::Cpu, None, checkpoint, options)?,
         },
-        device => open_as(device, checkpoint, options),
-    }
+        device => open_as(device, None, checkpoint, options)?,
+    };
+    Ok((opened, passed_over))
 }
 
-fn open_as(device: Device, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
+/// Opens a device, with this much free memory if that is known.
+fn open_as(
+    device: Device,
+    free: Option<usize>,
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+) -> Result<Opened> {
     match device {
-        Device::Cuda(ordinal) => cuda(ordinal, checkpoint, options),
-        Device::Hip(ordinal) => hip(ordinal, checkpoint, options),
+        Device::Cuda(ordinal) => cuda(ordinal, free, checkpoint, options),
+        Device::Hip(ordinal) => hip(ordinal, free, checkpoint, options),
         Device::Cpu | Device::Auto => cpu(checkpoint.config.clone(), options).map(Opened::Cpu),
     }
 }
@@ -55,28 +63,39 @@ pub(super) fn cpu(config: ModelConfig, options: &ModelOptions) -> Result<Cpu> {
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
-    gpu(ordinal, checkpoint, options).map(|(gpu, offload)| Opened::Cuda(gpu, offload))
+fn cuda(
+    ordinal: usize,
+    free: Option<usize>,
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+) -> Result<Opened> {
+    gpu(ordinal, free, checkpoint, options).map(|(gpu, offload)| Opened::Cuda(gpu, offload))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
+fn cuda(_: usize, _: Option<usize>, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
     Err(GpuError::NotBuilt { feature: "cuda" }.into())
 }
 
 #[cfg(feature = "hip")]
-fn hip(ordinal: usize, checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
-    gpu(ordinal, checkpoint, options).map(|(gpu, offload)| Opened::Hip(gpu, offload))
+fn hip(
+    ordinal: usize,
+    free: Option<usize>,
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+) -> Result<Opened> {
+    gpu(ordinal, free, checkpoint, options).map(|(gpu, offload)| Opened::Hip(gpu, offload))
 }
 
 #[cfg(not(feature = "hip"))]
-fn hip(_: usize, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
+fn hip(_: usize, _: Option<usize>, _: &Checkpoint, _: &ModelOptions) -> Result<Opened> {
     Err(GpuError::NotBuilt { feature: "hip" }.into())
 }
 
 #[cfg(any(feature = "cuda", feature = "hip"))]
 fn gpu<R: Runtime>(
     ordinal: usize,
+    free: Option<usize>,
     checkpoint: &Checkpoint,
     options: &ModelOptions,
 ) -> Result<(Box<Gpu<R>>, Offload)> {
@@ -88,22 +107,29 @@ fn gpu<R: Runtime>(
     let gpu = options.graphs.into_iter().fold(gpu, GpuOptions::graphs);
     let runtime = Arc::new(R::load()?);
     // Before kernels are compiled, and long before weights are loaded.
-    let Memory { free, .. } = gpu::Device::open(&runtime, ordinal)?.memory()?;
+    let free = match free {
+        Some(free) => free,
+        None => gpu::Device::open(&runtime, ordinal)?.memory()?.free,
+    };
     let offload = offload::choose(checkpoint, options, free)?;
     let mut config = checkpoint.config.clone();
     config.layers = offload.on_device();
     Ok((Box::new(Gpu::open(&runtime, ordinal, config, gpu)?), offload))
 }
 
-/// The first GPU that the plan finds room on for everything, and that can be opened. For each before it, the log tells why not.
-fn first_that_holds(checkpoint: &Checkpoint, options: &ModelOptions) -> Option<Opened> {
+/// The first GPU that the plan finds room on for everything, and that can be opened. Adds for each before it why not.
+fn first_that_holds(
+    checkpoint: &Checkpoint,
+    options: &ModelOptions,
+    passed_over: &mut Vec<String>,
+) -> Option<Opened> {
     let bytes = offload::needed(checkpoint, options, Offload::asked(options, checkpoint.layers.len()));
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     for found in gpu::devices() {
         let devices = match found.devices {
             Ok(devices) => devices,
             Err(error) => {
-                log::info!("auto: no {}: {}", found.runtime, Error::from(error).chain());
+                passed_over.push(format!("no {}: {}", found.runtime, Error::from(error).chain()));
                 continue;
             }
         };
@@ -113,17 +139,13 @@ fn first_that_holds(checkpoint: &Checkpoint, options: &ModelOptions) -> Option<O
                 if free < bytes {
                     return Err(GpuError::OutOfMemory { what: "all of the model", bytes, free }.into());
                 }
-                open_as(device, checkpoint, options)
+                open_as(device, Some(free), checkpoint, options)
             });
             match opened {
-                Ok(opened) => {
-                    log::info!("auto: {device}, which holds all of the model");
-                    return Some(opened);
-                }
-                Err(error) => log::info!("auto: not {device}: {}", error.chain()),
+                Ok(opened) => return Some(opened),
+                Err(error) => passed_over.push(format!("not {device}: {}", error.chain())),
             }
         }
     }
-    log::info!("auto: cpu, since no GPU takes all of the model");
     None
 }

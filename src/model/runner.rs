@@ -1,6 +1,6 @@
 //! A loaded model on its device, without the device's types. Uses `backend`.
 
-use crate::backend::{Backend, Batch, KvPart, KvType, Observer, PageId};
+use crate::backend::{Backend, Batch, Candidates, KvPart, KvType, Observer, PageId};
 use crate::checkpoint::Checkpoint;
 use crate::control::{Control, Task};
 use crate::error::Result;
@@ -24,6 +24,26 @@ pub(crate) trait Runner: Send {
 
     /// Logits of some rows of the last batch.
     fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()>;
+
+    /// As [`Backend::keeps_logits`].
+    fn keeps_logits(&self) -> bool;
+
+    /// The best tokens of some rows of the last batch.
+    fn candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        room: &mut [f32],
+        out: &mut [Candidates],
+    ) -> Result<()>;
+
+    /// As [`Backend::logits_of_candidates`].
+    fn logits_of_candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        row: (usize, u32),
+        logits: &mut [f32],
+    ) -> Result<()>;
 
     /// Normed hidden states of some rows of the last batch.
     fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()>;
@@ -116,6 +136,29 @@ impl<B: Backend> Runner for OneDevice<B> {
 
     fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()> {
         self.backend.head(&self.head, batch, rows, &mut self.scratch, logits)
+    }
+
+    fn keeps_logits(&self) -> bool {
+        self.backend.keeps_logits()
+    }
+
+    fn candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        room: &mut [f32],
+        out: &mut [Candidates],
+    ) -> Result<()> {
+        self.backend.candidates(&self.head, batch, rows, &mut self.scratch, room, out)
+    }
+
+    fn logits_of_candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        row: (usize, u32),
+        logits: &mut [f32],
+    ) -> Result<()> {
+        self.backend.logits_of_candidates(&self.head, batch, row, &mut self.scratch, logits)
     }
 
     fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()> {

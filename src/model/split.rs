@@ -6,7 +6,7 @@
 use super::offload::Offload;
 use super::runner::{Loading, Runner};
 use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, Batch, Branch, KvPart, KvType, Observer, PageId, Routing, grow};
+use crate::backend::{Backend, Batch, Branch, Candidates, KvPart, KvType, Observer, PageId, Routing, grow};
 use crate::checkpoint::Checkpoint;
 use crate::control::Control;
 use crate::error::Result;
@@ -213,6 +213,29 @@ impl<B: Backend> Runner for Split<B> {
 
     fn head(&mut self, batch: &Batch<'_>, rows: &[u32], logits: &mut [f32]) -> Result<()> {
         self.device.backend.head(&self.head, batch, rows, &mut self.device.scratch, logits)
+    }
+
+    fn keeps_logits(&self) -> bool {
+        self.device.backend.keeps_logits()
+    }
+
+    fn candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        rows: &[u32],
+        room: &mut [f32],
+        out: &mut [Candidates],
+    ) -> Result<()> {
+        self.device.backend.candidates(&self.head, batch, rows, &mut self.device.scratch, room, out)
+    }
+
+    fn logits_of_candidates(
+        &mut self,
+        batch: &Batch<'_>,
+        row: (usize, u32),
+        logits: &mut [f32],
+    ) -> Result<()> {
+        self.device.backend.logits_of_candidates(&self.head, batch, row, &mut self.device.scratch, logits)
     }
 
     fn normed(&mut self, batch: &Batch<'_>, rows: &[u32], out: &mut [f32]) -> Result<()> {

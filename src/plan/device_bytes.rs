@@ -34,6 +34,15 @@ pub(crate) fn largest_matrix(checkpoint: &Checkpoint) -> u64 {
     layers.chain(head.into_iter().flatten()).map(|matrix| matrix.data.len()).max().unwrap_or(0)
 }
 
+/// Whether products with gate and up are computed apart: by kernels of two formats.
+pub(crate) fn has_gate_and_up_apart(layer: &Layer) -> bool {
+    let form = |matrices: &[Matrix]| {
+        let grain = |matrix: &Matrix| matrix.scales.as_ref().map(|scales| [scales.inputs, scales.outputs]);
+        matrices.first().map(|first| (first.dtype, first.layout, grain(first)))
+    };
+    form(&layer.gate) != form(&layer.up)
+}
+
 fn matrix(matrix: &Matrix) -> u64 {
     let Matrix { dtype, layout, inputs, outputs, .. } = *matrix;
     let packed = Format::packed(dtype, layout, inputs, outputs);

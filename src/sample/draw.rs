@@ -1,7 +1,7 @@
 //! One random number makes one token, each by its weight.
 
-use super::candidates::Candidate;
-use super::softmax::Softmax;
+use crate::candidates::Candidate;
+use crate::softmax::Softmax;
 
 /// Logits that are passed over at once when the drawn token is not among them.
 const BLOCK: usize = 1024;
@@ -25,10 +25,10 @@ pub(super) fn from_all(
 }
 
 /// Draws from `candidates`.
-pub(super) fn from_candidates(candidates: &[Candidate], softmax: Softmax, random: u64) -> Option<u32> {
+pub(super) fn from_candidates(candidates: &[Candidate], softmax: Softmax, random: u64) -> Option<Candidate> {
     let weights = || candidates.iter().map(|candidate| softmax.weight(candidate.logit));
     let (index, _) = land(weights(), below(weights().sum(), random))?;
-    Some(candidates[index].token)
+    Some(candidates[index])
 }
 
 /// Lays `weights` end to end and finds the one that `at` falls into, and how far.
@@ -76,7 +76,7 @@ mod tests {
         for index in 0..200 {
             let random = crate::sample::random::random(1, index);
             let (token, total) = from_all(&logits, softmax, random, &mut Vec::new()).unwrap();
-            assert_eq!(Some(token), from_candidates(&list, softmax, random));
+            assert_eq!(Some(token), from_candidates(&list, softmax, random).map(|drawn| drawn.token));
             assert_eq!(total, softmax.total(&logits));
         }
     }

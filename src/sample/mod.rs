@@ -4,18 +4,17 @@
 //! allowed tokens, penalties, the host's filter; then, unless it is greedy, temperature, top-k, top-p, min-p and the draw.
 //!
 //! The same logits, history, settings and seed give the same token on every platform: probabilities are 64-bit integers
-//! made from f64 arithmetic of our own (`softmax`), so no sum depends on its order, and the draw comes from a generator keyed
+//! made from f64 arithmetic of our own (the ground's `softmax`), so no sum depends on its order, and the draw comes from a generator keyed
 //! by seed and number of the draw (`random`). Equal logits stand in the order of their ids.
 
 mod adjust;
-mod candidates;
 mod draw;
 mod error;
+mod filtered;
 mod peak;
 mod random;
 mod sampler;
 mod settings;
-mod softmax;
 mod state;
 
 pub use error::SampleError;

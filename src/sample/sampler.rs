@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::adjust::Adjusted;
-use super::candidates::Candidates;
+use super::filtered::Filtered;
 use super::peak::{Peak, peak};
 use super::random::random;
 use super::settings::Settings;
-use super::softmax::{MAX_VOCAB, Softmax};
 use super::{Alternative, SampleError, Sampled, draw};
+use crate::candidates::{Asked, Candidates};
+use crate::softmax::{MAX_VOCAB, Softmax};
 
 /// The host's own filter: the tokens so far and the logits (`[vocab]`) it may change.
 type Filter = dyn Fn(&[u32], &mut [f32]) + Send + Sync;
@@ -47,7 +48,7 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 struct Scratch {
     adjusted: Adjusted,
-    candidates: Candidates,
+    filtered: Filtered,
     totals: Vec<u64>,
 }
 
@@ -205,7 +206,7 @@ impl Sampler {
     /// # Errors
     /// [`SampleError`]; nothing was drawn then.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<Sampled, SampleError> {
-        let Scratch { adjusted, candidates, totals } = &mut self.scratch;
+        let Scratch { adjusted, filtered, totals } = &mut self.scratch;
         let step = prepare(&self.settings, self.filter.as_deref(), adjusted, logits, history)?;
 
         // The total weight of all logits under `softmax`, where the draw needs it.
@@ -221,8 +222,8 @@ impl Sampler {
                     token
                 })
             } else {
-                total = candidates.narrow(step.logits, softmax, limits);
-                draw::from_candidates(candidates.as_slice(), softmax, random)
+                total = filtered.narrow(step.logits, softmax, limits);
+                draw::from_candidates(filtered.as_slice(), softmax, random).map(|drawn| drawn.token)
             };
             token = drawn.unwrap_or(token);
             self.draws = self.draws.wrapping_add(1);
@@ -239,13 +240,60 @@ impl Sampler {
             };
             logprob = self.settings.logprobs.then(|| own.log_probability(logits[token as usize], total));
             if count > 0 {
-                alternatives.extend(candidates.best(logits, count).iter().map(|candidate| Alternative {
+                alternatives.extend(filtered.best(logits, count).iter().map(|candidate| Alternative {
                     token: candidate.token,
                     logprob: own.log_probability(candidate.logit, total),
                 }));
             }
         }
         Ok(Sampled { token, logprob, alternatives })
+    }
+
+    /// What to ask about the logits instead of having them all; `None` if that is no use.
+    pub(crate) fn asks(&self) -> Option<Asked> {
+        if self.filter.is_some() { None } else { self.settings.asks() }
+    }
+
+    /// Whether [`choose`](Self::choose) does with these what [`sample`](Self::sample) does with the logits that they are of.
+    pub(crate) fn is_served_by(&self, candidates: &Candidates) -> bool {
+        let (Some(asks), Some(first)) = (self.asks(), candidates.best.first()) else { return false };
+        let (asked, limits, is_greedy) =
+            (candidates.asked, self.settings.limits(), self.settings.is_greedy());
+        // Logits that cannot be sampled from are for `sample` to refuse.
+        if first.logit == f32::INFINITY || first.logit.is_nan() || asks.count() > asked.count() {
+            return false;
+        }
+        if is_greedy {
+            return true;
+        }
+        let softmax = Softmax::new(first.logit, self.settings.temperature);
+        let all = candidates.total_at_temperature;
+        (!limits.is_share_of_all() || asks.temperature() == asked.temperature())
+            && (candidates.are_all() || limits.are_met_by(&candidates.best, softmax, all))
+    }
+
+    /// Chooses a token by candidates that it [is served by](Self::is_served_by); `None` if there are none.
+    pub(crate) fn choose(&mut self, candidates: &Candidates) -> Option<Sampled> {
+        let Settings { temperature, seed, .. } = self.settings;
+        let mut chosen = *candidates.best.first()?;
+        let own = Softmax::new(chosen.logit, 1.0);
+        if !self.settings.is_greedy() {
+            let softmax = Softmax::new(chosen.logit, temperature);
+            let (filtered, limits) = (&mut self.scratch.filtered, self.settings.limits());
+            filtered.narrow_best(&candidates.best, softmax, limits, candidates.total_at_temperature);
+            let drawn = draw::from_candidates(filtered.as_slice(), softmax, random(seed, self.draws));
+            chosen = drawn.unwrap_or(chosen);
+            self.draws = self.draws.wrapping_add(1);
+        }
+        let logprob = |logit| own.log_probability(logit, candidates.total);
+        let best = candidates.best.iter().take(self.settings.alternatives);
+        Some(Sampled {
+            token: chosen.token,
+            logprob: self.settings.logprobs.then(|| logprob(chosen.logit)),
+            alternatives: best
+                .map(|best| Alternative { token: best.token, logprob: logprob(best.logit) })
+                .collect(),
+        })
     }
 
     /// The tokens that [`sample`](Self::sample) would draw from and their probabilities, in the order of their ids. Draws
@@ -256,16 +304,16 @@ impl Sampler {
     /// # Errors
     /// Those of [`sample`](Self::sample).
     pub fn distribution(&mut self, logits: &[f32], history: &[u32]) -> Result<Vec<(u32, f64)>, SampleError> {
-        let Scratch { adjusted, candidates, .. } = &mut self.scratch;
+        let Scratch { adjusted, filtered, .. } = &mut self.scratch;
         let step = prepare(&self.settings, self.filter.as_deref(), adjusted, logits, history)?;
         if self.settings.is_greedy() {
             return Ok(vec![(step.best.token, 1.0)]);
         }
         let softmax = Softmax::new(step.best.logit, self.settings.temperature);
-        candidates.narrow(step.logits, softmax, self.settings.limits());
-        let total = candidates.total(softmax) as f64;
+        filtered.narrow(step.logits, softmax, self.settings.limits());
+        let total = filtered.total(softmax) as f64;
         let probability = |logit| softmax.weight(logit) as f64 / total;
-        Ok(candidates.as_slice().iter().map(|kept| (kept.token, probability(kept.logit))).collect())
+        Ok(filtered.as_slice().iter().map(|kept| (kept.token, probability(kept.logit))).collect())
     }
 }
 
@@ -312,5 +360,105 @@ impl fmt::Debug for Sampler {
             .field("draws", &self.draws)
             .field("filter", &self.filter.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings, each with all others, that candidates may serve.
+    fn settings() -> impl Iterator<Item = Sampler> {
+        let temperatures = [0.0, 0.3, 1.0, 2.5].into_iter();
+        let filters = temperatures.flat_map(|temperature| {
+            let sampler = Sampler::new().temperature(temperature).seed(7);
+            [0, 1, 5, 30, 256, 257].map(|count| sampler.clone().top_k(count))
+        });
+        let filters =
+            filters.flat_map(|sampler| [0.0, 0.3, 0.9, 1.0].map(|share| sampler.clone().top_p(share)));
+        let filters = filters.flat_map(|sampler| [0.0, 0.02, 1.0].map(|share| sampler.clone().min_p(share)));
+        let reports = [(true, 0), (true, 3), (false, 0), (false, 256), (true, 257)];
+        filters.flat_map(move |sampler| {
+            reports.map(|(logprobs, count)| sampler.clone().logprobs(logprobs).alternatives(count))
+        })
+    }
+
+    /// Logits of which a few, many, or all are likely, of which many are equal, some impossible, and few there at all.
+    fn rows() -> Vec<Vec<f32>> {
+        let row = |vocab: u32, logit: &dyn Fn(u32) -> f32| (0..vocab).map(logit).collect::<Vec<f32>>();
+        let noise = |token: u32| (token.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32;
+        vec![
+            row(2000, &|token| noise(token).powi(8) * 40.0),
+            row(2000, &|token| noise(token) * 3.0),
+            row(2000, &|token| (noise(token) * 12.0).trunc() - 6.0),
+            row(2000, &|token| if noise(token) > 0.8 { f32::NEG_INFINITY } else { noise(token) * 9.0 }),
+            row(300, &|_| -1.5),
+            row(30, &|token| noise(token) * 6.0),
+            row(400, &|token| if token % 57 == 3 { noise(token) } else { f32::NEG_INFINITY }),
+        ]
+    }
+
+    fn candidates(asked: Asked, logits: &[f32]) -> Candidates {
+        let mut candidates = Candidates { asked, ..Candidates::default() };
+        candidates.fill(logits);
+        candidates
+    }
+
+    #[test]
+    fn candidates_that_serve_choose_what_all_logits_do() {
+        let rows = rows();
+        let (mut served, mut unserved, mut asking) = (0, 0, 0);
+        for sampler in settings() {
+            let Some(asked) = sampler.asks() else { continue };
+            asking += 1;
+            for logits in &rows {
+                // Others in the batch may have asked for more.
+                for asked in [asked, Asked::new(asked.count() + 9, asked.temperature())] {
+                    let candidates = candidates(asked, logits);
+                    let [mut by_candidates, mut by_logits] = [sampler.clone(), sampler.clone()];
+                    if !sampler.is_served_by(&candidates) {
+                        unserved += 1;
+                        continue;
+                    }
+                    served += 1;
+                    for _ in 0..3 {
+                        let found = by_candidates.choose(&candidates).unwrap();
+                        assert_eq!(found, by_logits.sample(logits, &[]).unwrap(), "{sampler:?}");
+                    }
+                    assert_eq!(by_candidates.draws(), by_logits.draws());
+                }
+            }
+        }
+        assert!(asking > 700 && unserved > 300 && served > 9 * unserved, "{asking} {served} {unserved}");
+    }
+
+    #[test]
+    fn what_looks_at_all_logits_asks_for_no_candidates() {
+        let greedy = Sampler::new().greedy();
+        assert_eq!(greedy.asks(), Some(Asked::new(1, 1.0)));
+        for sampler in [
+            Sampler::new(),
+            Sampler::new().top_k(257),
+            greedy.clone().alternatives(257),
+            greedy.clone().logit_bias(3, 1.0),
+            greedy.clone().allowed_tokens([1, 2]),
+            greedy.clone().presence_penalty(0.1),
+            greedy.clone().filter(|_, _| {}),
+            greedy.top_p(f32::NAN),
+        ] {
+            assert_eq!(sampler.asks(), None, "{sampler:?}");
+        }
+    }
+
+    #[test]
+    fn candidates_of_another_question_or_of_logits_that_are_no_use_do_not_serve() {
+        let nucleus = Sampler::new().temperature(0.5).top_p(0.8);
+        let logits = [1.0, 9.0, 3.0];
+        assert!(nucleus.is_served_by(&candidates(nucleus.asks().unwrap(), &logits)));
+        assert!(!nucleus.is_served_by(&candidates(Asked::new(256, 0.6), &logits)));
+        assert!(!nucleus.is_served_by(&candidates(Asked::new(255, 0.5), &logits)));
+        for logits in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+            assert!(!nucleus.is_served_by(&candidates(nucleus.asks().unwrap(), &logits)));
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::SampleError;
-use super::candidates::Limits;
+use super::filtered::Limits;
+use crate::candidates::{Asked, MAX_CANDIDATES};
 
 /// What the sampler's builder sets; checked as a whole by [`validate`](Self::validate).
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,23 @@ impl Settings {
     /// Whether logits are changed before probabilities are looked at.
     pub(super) fn adjusts(&self) -> bool {
         self.penalises() || !self.logit_bias.is_empty() || self.allowed_tokens.is_some()
+    }
+
+    /// What the best tokens and totals have to be of, so that they often suffice; `None` if only all logits do.
+    pub(super) fn asks(&self) -> Option<Asked> {
+        let limits = self.limits();
+        let (count, temperature) = if self.is_greedy() {
+            (1, 1.0)
+        } else if self.top_k <= MAX_CANDIDATES {
+            (self.top_k, 1.0)
+        } else if self.top_k == usize::MAX && !limits.keep_all(usize::MAX) {
+            (MAX_CANDIDATES, if limits.is_share_of_all() { self.temperature } else { 1.0 })
+        } else {
+            return None;
+        };
+        let count = count.max(self.alternatives);
+        let suffices = !self.adjusts() && count <= MAX_CANDIDATES && self.validate().is_ok();
+        suffices.then(|| Asked::new(count, temperature))
     }
 
     /// The filters that look at probabilities.

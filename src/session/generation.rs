@@ -1,6 +1,6 @@
 //! Generating text: one token after the other, until something ends it. Uses `model`, `text` and `sample`.
 
-use super::{Session, SessionError};
+use super::{Entry, Session, SessionError, Want};
 use crate::control::Control;
 use crate::error::Result;
 use crate::model::ModelError;
@@ -68,18 +68,20 @@ impl Piece {
 /// then needs no tokens of its own.
 ///
 /// ```
-/// use grok1::{Control, Entry, Generation, Model, Sampler};
+/// use grok1::{Control, Entry, Generation, Model, Sampler, Want};
 ///
 /// let model = Model::open("assets/tiny")?;
 /// let mut session = model.session()?;
 /// let mut sampler = Sampler::new().greedy();
 /// let mut generation = Generation::new().max_tokens(5);
 /// let prompt = model.tokenizer()?.encode("The king");
-/// model.run(&mut [Entry::new(&mut session, &prompt)], &Control::new())?;
+/// let entry = Entry::new(&mut session, &prompt).want(Want::Sample(&sampler));
+/// model.run(&mut [entry], &Control::new())?;
 /// while let Some(piece) = generation.accept(&mut session, &mut sampler)? {
 ///     print!("{}", piece.text());
 ///     if piece.finish().is_none() {
-///         model.run(&mut [Entry::new(&mut session, &[])], &Control::new())?;
+///         let entry = Entry::new(&mut session, &[]).want(Want::Sample(&sampler));
+///         model.run(&mut [entry], &Control::new())?;
 ///     }
 /// }
 /// # Ok::<(), grok1::Error>(())
@@ -146,11 +148,20 @@ impl Generation {
         if self.finish.is_some() {
             return Ok(None);
         }
-        let logits = session.logits().ok_or(SessionError::NoLogits)?;
+        if !session.is_ready() {
+            return Err(SessionError::NoLogits.into());
+        }
         if self.stream.is_none() {
             self.stream = self.open_stream(session)?;
         }
-        let sampled = sampler.sample(logits, session.tokens())?;
+        let candidates = session.candidates().filter(|candidates| sampler.is_served_by(candidates));
+        let sampled = match candidates.and_then(|candidates| sampler.choose(candidates)) {
+            Some(sampled) => sampled,
+            None => {
+                let logits = session.logits().ok_or(SessionError::NoLogits)?;
+                sampler.sample(logits, session.tokens())?
+            }
+        };
         self.tokens += 1;
         let mut text = String::new();
         if sampled.token == session.model().config().eos && !self.ignore_end {
@@ -184,8 +195,8 @@ impl Generation {
         sampler: &mut Sampler,
         control: &Control,
     ) -> Result<Option<Piece>> {
-        if self.finish.is_none() && session.logits().is_none() {
-            session.feed(&[], control)?;
+        if self.finish.is_none() && !session.is_ready() {
+            session.run_for(sampler, &[], control)?;
         }
         self.accept(session, sampler)
     }
@@ -277,6 +288,14 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Runs `tokens`, for this sampler to go on.
+    fn run_for(&mut self, sampler: &Sampler, tokens: &[u32], control: &Control) -> Result<()> {
+        let model = self.model.clone();
+        model.run(&mut [Entry::new(self, tokens).want(Want::Sample(sampler))], control)
+    }
+}
+
 impl Generate<'_> {
     /// Ends after this many tokens.
     #[must_use]
@@ -314,7 +333,7 @@ impl Generate<'_> {
         }
         let prompt = self.prompt.take().transpose()?.unwrap_or_default();
         if !prompt.is_empty() {
-            self.session.feed(&prompt, &self.control)?;
+            self.session.run_for(self.sampler, &prompt, &self.control)?;
         }
         self.generation.next(self.session, self.sampler, &self.control)
     }

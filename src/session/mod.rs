@@ -7,7 +7,9 @@ mod state;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 
+use crate::backend::Candidates;
 use crate::control::Control;
 use crate::error::Result;
 use crate::model::{KvSequence, Model, ModelError};
@@ -39,10 +41,20 @@ pub struct Session {
     kv: KvSequence,
     context: usize,
     tokens: Vec<u32>, // the first `kv.len()` have been run
-    logits: Vec<f32>, // [vocab], meaningful if `has_logits`
-    has_logits: bool,
-    /// Logits of a run that may still fail.
-    staged: Vec<f32>, // [vocab]
+    /// Meaningful if `has_last`.
+    last: LastRow,
+    has_last: bool,
+    /// Logits that were asked for where the last row has none.
+    again: OnceLock<Vec<f32>>, // [vocab]
+    /// The last row of a run that may still fail.
+    staged: LastRow,
+}
+
+/// What is known of the token that comes next.
+#[derive(Clone, Default)]
+struct LastRow {
+    logits: Vec<f32>, // [vocab], or empty if the candidates are what is known
+    candidates: Candidates,
 }
 
 /// How a session is made.
@@ -102,9 +114,10 @@ impl Model {
             kv: KvSequence::new(self.kv_pool().clone()),
             context,
             tokens: Vec::new(),
-            logits: Vec::new(),
-            has_logits: false,
-            staged: Vec::new(),
+            last: LastRow::default(),
+            has_last: false,
+            again: OnceLock::new(),
+            staged: LastRow::default(),
         })
     }
 }
@@ -135,9 +148,38 @@ impl Session {
     }
 
     /// Logits of the last token, `[vocab]`, if the last run asked for them and no token has been pushed since.
+    ///
+    /// After a run for [`Want::Sample`], as those of [`generate`](Self::generate) are, they may still be on a device or gone: the token is
+    /// then run once more, on a fork. `None` should that fail, which is logged.
     #[must_use]
     pub fn logits(&self) -> Option<&[f32]> {
-        (self.has_logits && self.tokens.len() == self.kv.len()).then_some(self.logits.as_slice())
+        if !self.is_ready() {
+            return None;
+        }
+        if self.last.logits.is_empty() { self.logits_again() } else { Some(&self.last.logits) }
+    }
+
+    /// Whether the last run left what the next token is chosen from, and no token has been pushed since.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.has_last && self.tokens.len() == self.kv.len()
+    }
+
+    /// The best tokens of the last row, if these are what is known of it.
+    fn candidates(&self) -> Option<&Candidates> {
+        (self.is_ready() && self.last.logits.is_empty()).then_some(&self.last.candidates)
+    }
+
+    /// Logits of the last token by running it again.
+    fn logits_again(&self) -> Option<&[f32]> {
+        if self.again.get().is_none() {
+            let mut fork = self.fork();
+            fork.truncate(self.kv.len().saturating_sub(1));
+            match fork.feed(&self.tokens[fork.tokens.len()..], &Control::new()) {
+                Ok(logits) => _ = self.again.set(logits.to_vec()),
+                Err(reason) => log::warn!("logits of the last token: {reason}"),
+            }
+        }
+        self.again.get().map(Vec::as_slice)
     }
 
     /// Appends a token without running it: the next run begins with it.
@@ -174,7 +216,7 @@ impl Session {
     pub fn feed(&mut self, tokens: &[u32], control: &Control) -> Result<&[f32]> {
         let model = self.model.clone();
         model.run(&mut [Entry::new(self, tokens)], control)?;
-        Ok(&self.logits)
+        Ok(&self.last.logits)
     }
 
     /// Runs `tokens` and returns the natural logarithm of each one's probability after all that came before it. The first one's is
@@ -206,7 +248,7 @@ impl Session {
     pub fn truncate(&mut self, len: usize) {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
-            self.has_logits &= len >= self.kv.len();
+            self.has_last &= len >= self.kv.len();
             self.kv.truncate(len);
         }
     }
@@ -219,9 +261,10 @@ impl Session {
             kv: self.kv.fork(),
             context: self.context,
             tokens: self.tokens.clone(),
-            logits: self.logits.clone(),
-            has_logits: self.has_logits,
-            staged: Vec::new(),
+            last: self.last.clone(),
+            has_last: self.has_last,
+            again: self.again.clone(),
+            staged: LastRow::default(),
         }
     }
 }

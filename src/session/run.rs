@@ -1,13 +1,14 @@
-//! [`Model::run`]: the core call that everything else is thin over. Uses `model`.
+//! [`Model::run`]: the core call that everything else is thin over. Uses `model` and `sample`.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
-use super::Session;
-use crate::backend::Observer;
+use super::{LastRow, Session};
+use crate::backend::{Candidates, Observer};
 use crate::control::Control;
 use crate::error::Result;
 use crate::model::{Job, Model, Output, Parts};
+use crate::sample::Sampler;
 
 /// What a run is asked for.
 #[non_exhaustive]
@@ -16,6 +17,10 @@ pub enum Want<'a> {
     Nothing,
     /// The last token's logits, in [`Session::logits`].
     Last,
+    /// What this sampler needs to choose the token that comes next, for [`Generation::accept`](crate::Generation::accept) with it as it
+    /// is: the same tokens as by [`Last`](Self::Last), but a device may hand over its best few logits instead of all of them.
+    /// [`Session::logits`] has to compute them again then.
+    Sample(&'a Sampler),
     /// Every token's logits, `[vocab]`, one after the other with the token's index among those that were run; the last one's
     /// also in [`Session::logits`]. `Break` cancels the run.
     All(&'a mut dyn FnMut(usize, &[f32]) -> ControlFlow<()>),
@@ -50,22 +55,32 @@ impl<'a> Entry<'a> {
 impl Job for Entry<'_> {
     fn parts(&mut self) -> Parts<'_> {
         let Session { kv, context, tokens, staged, .. } = &mut *self.session;
+        let LastRow { logits, candidates } = staged;
         let tokens = &tokens[kv.len()..];
         let output = match &mut self.want {
             Want::Nothing => Output::Nothing,
-            Want::Last => Output::Last(staged),
-            Want::All(sink) => Output::All { sink, last: staged },
+            Want::Last => Output::Last(logits),
+            Want::Sample(sampler) => match sampler.asks() {
+                Some(asked) => Output::Candidates { asked, candidates, logits },
+                None => Output::Last(logits),
+            },
+            Want::All(sink) => Output::All { sink, last: logits },
             Want::Hidden(sink) => Output::Hidden(sink),
         };
         Parts { kv, context: *context, tokens, output }
     }
 
+    fn suffices(&self, candidates: &Candidates) -> bool {
+        matches!(self.want, Want::Sample(sampler) if sampler.is_served_by(candidates))
+    }
+
     fn commit(&mut self) {
         let session = &mut *self.session;
         session.kv.commit(session.tokens.len() - session.kv.len());
-        session.has_logits = matches!(self.want, Want::Last | Want::All(_));
-        if session.has_logits {
-            std::mem::swap(&mut session.logits, &mut session.staged);
+        session.has_last = matches!(self.want, Want::Last | Want::Sample(_) | Want::All(_));
+        session.again.take();
+        if session.has_last {
+            std::mem::swap(&mut session.last, &mut session.staged);
         }
     }
 
@@ -133,6 +148,7 @@ impl fmt::Debug for Want<'_> {
         f.write_str(match self {
             Self::Nothing => "Nothing",
             Self::Last => "Last",
+            Self::Sample(_) => "Sample",
             Self::All(_) => "All",
             Self::Hidden(_) => "Hidden",
         })

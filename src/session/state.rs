@@ -112,9 +112,9 @@ impl Model {
             session.tokens.push(token);
         }
         for _ in 0..logits {
-            session.logits.push(f32::from_le_bytes(input.get()?));
+            session.last.logits.push(f32::from_le_bytes(input.get()?));
         }
-        session.has_logits = logits > 0;
+        session.has_last = logits > 0;
         let mut bytes = Vec::new();
         for _ in 0..sampler {
             let [byte] = input.get()?;

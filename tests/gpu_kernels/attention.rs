@@ -5,8 +5,8 @@ use std::ops::Range;
 use grok1::KvType;
 use grok1::backend::PAGE;
 use grok1::backend::gpu::kernels::{
-    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, SPAN, THREADS, TILE_OUTPUTS,
-    flash_mma_shared_bytes, flash_shared_bytes,
+    Cache, FLASH_MMA_QUERIES, FLASH_QUERIES, Format, Kernel, Matrix, Rows, THREADS, TILE_OUTPUTS,
+    attention_shared_bytes, flash_mma_shared_bytes, flash_shared_bytes,
 };
 use half::bf16;
 
@@ -313,7 +313,7 @@ impl Attention<'_> {
         let sums = Buffer::<f32>::new(rows * heads * spans * dim);
         let stats = Buffer::<f32>::new(rows * heads * spans * 2);
         let attended = Buffer::<f32>::new(rows * heads * dim);
-        let shared = heads / kv * (dim + SPAN) * size_of::<f32>();
+        let shared = attention_shared_bytes(heads / kv, dim);
         let count = [heads, spans, dim].map(|size| size as i32);
         machine.launch(
             Kernel::Attention(self.paged.kv),

@@ -4,6 +4,7 @@
 mod attention;
 #[path = "../support/blocks.rs"]
 mod blocks;
+mod candidates;
 mod collectives;
 mod experts;
 mod formats;

@@ -1,5 +1,7 @@
 //! Kernels, streams, events and graphs.
 
+use std::thread;
+
 use grok1::backend::gpu::{Buffer, Device, DevicePointer, GpuError, Launch, Parameter, Runtime, Stream};
 
 use crate::device::{THREADS, kernels, open};
@@ -103,6 +105,23 @@ fn a_kernel_has_the_shared_memory_that_it_was_found_with() {
         assert!(error.to_string().starts_with(&start), "{error}");
     }
     on_each_runtime!(claim);
+}
+
+fn too_much_shared<R: Runtime>() {
+    let device = open::<R>();
+    let (module, most) = (kernels(&device), device.properties().shared_memory);
+    // Every kernel has 1000 bytes of its own.
+    module.function("reverse", most - 1000).unwrap();
+    let error = module.function("reverse", most - 999).unwrap_err();
+    assert_eq!(error.to_string(), "reverse wants 65537 bytes of shared memory, and blocks get 65536");
+    assert!(matches!(error, GpuError::SharedMemory { .. }), "{error:?}");
+}
+
+#[test]
+fn a_kernel_that_wants_more_shared_memory_than_a_block_gets_is_an_error() {
+    if std::env::var("GROK1_GPU").is_err() {
+        on_each_runtime!(too_much_shared, "STANDIN_SHARED" = "65536", "STANDIN_OWN" = "1000");
+    }
 }
 
 #[test]
@@ -217,6 +236,36 @@ fn a_graph_that_is_dropped_while_it_is_queued_is_still_done() {
         let mut received = [0; 10];
         stream.read(&buffer, 0, &mut received).unwrap();
         assert_eq!(received, [8; 10]);
+    }
+    on_each_runtime!(claim);
+}
+
+#[test]
+fn what_is_dropped_waits_for_its_own_work_and_ends_no_capture_of_others() {
+    fn claim<R: Runtime>() {
+        let device = open::<R>();
+        let [ours, theirs] = [(); 2].map(|()| device.stream().unwrap());
+        let [one, two] = [(); 2].map(|()| device.allocate(10, "a test").unwrap());
+        let (pinned, module) = (device.pinned(10).unwrap(), kernels(&device));
+        let event = device.event().unwrap();
+        ours.record(&event).unwrap();
+        let mut graph = ours.capture(|| ours.fill(&one, 0, 10, 8)).unwrap();
+        // SAFETY: the buffer outlives it.
+        unsafe { ours.launch_graph(&mut graph) }.unwrap();
+        let mut things = Some((graph, event, module, pinned, ours));
+        let mut captured = theirs
+            .capture(|| {
+                thread::scope(|scope| drop(scope.spawn(|| drop(things.take())).join()));
+                theirs.fill(&two, 0, 10, 9)
+            })
+            .unwrap();
+        // SAFETY: as above.
+        unsafe { theirs.launch_graph(&mut captured) }.unwrap();
+        for (buffer, expected) in [(&one, 8), (&two, 9)] {
+            let mut received = [0; 10];
+            theirs.read(buffer, 0, &mut received).unwrap();
+            assert_eq!(received, [expected; 10]);
+        }
     }
     on_each_runtime!(claim);
 }

@@ -68,23 +68,6 @@ fn pinned_memory_is_zeroed_and_copied_while_the_host_goes_on() {
 }
 
 #[test]
-fn pinned_memory_waits_for_its_copies_before_it_goes() {
-    fn claim<R: Runtime>() {
-        let device = open::<R>();
-        let (stream, buffer) = (device.stream().unwrap(), device.allocate(5000, "a test").unwrap());
-        let mut pinned = device.pinned(5000).unwrap();
-        pinned.copy_from_slice(&bytes(5000));
-        // SAFETY: it is not touched any more.
-        unsafe { stream.queue_write(&buffer, 0, &pinned) }.unwrap();
-        drop(pinned);
-        let mut received = vec![0; 5000];
-        stream.read(&buffer, 0, &mut received).unwrap();
-        assert_eq!(received, bytes(5000));
-    }
-    on_each_runtime!(claim);
-}
-
-#[test]
 fn a_copy_that_leaves_its_buffer_is_refused() {
     fn claim<R: Runtime>() {
         let device = open::<R>();

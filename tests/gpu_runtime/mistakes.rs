@@ -143,17 +143,22 @@ fn a_copy_outside_any_buffer_is_refused() {
 }
 
 #[test]
-fn a_kernel_that_fails_is_told_by_the_next_wait() {
+fn a_kernel_that_fails_is_told_by_the_next_wait_and_no_later_kernel_is_blamed() {
     fn claim<R: Runtime>() {
         let device = open::<R>();
         let (stream, module) = (device.stream().unwrap(), kernels(&device));
         let values = device.allocate(4 * THREADS as usize, "a test").unwrap();
-        let uneven = module.function("uneven_barrier", 0).unwrap();
-        // SAFETY: the argument is that of `uneven_barrier`.
-        unsafe { stream.launch(&uneven, Launch::linear(1, THREADS), [(&values.pointer()).into()]) }.unwrap();
-        let error = stream.synchronize().unwrap_err();
-        assert!(matches!(&error, GpuError::Driver(error) if error.code == 719), "{error:?}");
-        assert!(device.synchronize().is_err(), "and by those after it");
+        let [uneven, warp] = ["uneven_barrier", "warp"].map(|name| module.function(name, 0).unwrap());
+        let launch = |kernel| {
+            // SAFETY: the argument is that of both.
+            unsafe { stream.launch(kernel, Launch::linear(1, THREADS), [(&values.pointer()).into()]) }
+        };
+        launch(&uneven).unwrap();
+        let errors = [stream.synchronize(), device.synchronize(), launch(&warp)].map(Result::unwrap_err);
+        for error in errors {
+            assert!(matches!(&error, GpuError::Failed(error) if error.code == 719), "{error:?}");
+            assert_eq!(error.to_string(), "work that was queued earlier has failed on the device");
+        }
     }
     if std::env::var("GROK1_GPU").is_err() {
         on_each_runtime!(claim);

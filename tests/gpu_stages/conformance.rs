@@ -12,7 +12,7 @@ use crate::support::stages::{self, Batches, EXACT, Numbers, STANDARD, traces};
 const BATCHES: Batches<'_> = &[[1, 0, 0], [3, 0, 0], [17, 0, 0], [110, 2, 0], [1, 1, 1]];
 
 /// One line of the table, on the runtime's first device.
-fn conforms<R: Runtime>(name: &str, checkpoint: &Checkpoint, numbers: Numbers) {
+pub(crate) fn conforms<R: Runtime>(name: &str, checkpoint: &Checkpoint, numbers: Numbers) {
     conforms_with::<R>(GpuOptions::new(), name, checkpoint, numbers);
 }
 

@@ -22,6 +22,7 @@ mod choice;
 mod conformance;
 mod goldens;
 mod loading;
+mod memory;
 mod offload;
 mod passes;
 mod sessions;

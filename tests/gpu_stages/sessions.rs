@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use grok1::backend::gpu::Runtime;
-use grok1::{Cancel, Control, Entry, Model, Session, SessionOptions, Want};
+use grok1::{Cancel, Control, Entry, Generation, Model, Piece, Sampler, Session, SessionOptions, Want};
 
 use crate::first;
 use crate::support::models::{exact, logits, run_all, standard, tiny};
@@ -139,4 +139,52 @@ fn cancelling<R: Runtime>() {
 #[test]
 fn a_prompt_that_is_cancelled_leaves_its_session_as_it_was() {
     on_each_runtime!(cancelling);
+}
+
+/// Each filter alone and with others; some that need all logits, now and then or always.
+fn samplers() -> [Sampler; 9] {
+    let sampler = Sampler::new().temperature(0.8).seed(3);
+    [
+        sampler.clone().greedy().alternatives(3),
+        sampler.clone().top_k(40),
+        sampler.clone().top_k(256).top_p(0.9).min_p(0.01).logprobs(false),
+        sampler.clone().min_p(0.05).alternatives(256),
+        sampler.clone().top_p(0.9),
+        sampler.clone().temperature(1.2).top_p(0.95),
+        sampler.clone().temperature(9.0).top_p(0.95),
+        sampler.clone(),
+        sampler.top_k(40).repetition_penalty(1.1),
+    ]
+}
+
+fn candidates<R: Runtime>() {
+    let model = tiny(first::<R>(standard()));
+    for sampler in samplers() {
+        let mut by_candidates = model.session().unwrap();
+        let mut by_logits = by_candidates.fork();
+        let expected: Vec<Piece> = {
+            let (mut sampler, mut generation) = (sampler.clone(), Generation::new().max_tokens(6));
+            by_logits.push_text("The king").unwrap();
+            let pieces = std::iter::from_fn(|| {
+                if generation.finish().is_none() {
+                    by_logits.feed(&[], &Control::new()).unwrap();
+                }
+                generation.accept(&mut by_logits, &mut sampler).unwrap()
+            });
+            pieces.collect()
+        };
+        let mut drawing = sampler.clone();
+        let pieces = by_candidates.generate("The king", &mut drawing).max_tokens(6);
+        assert_eq!(pieces.map(Result::unwrap).collect::<Vec<_>>(), expected, "{sampler:?}");
+        // Who asks for logits gets those of the same kernels.
+        for session in [&mut by_candidates, &mut by_logits] {
+            session.truncate(session.position());
+        }
+        assert!(by_candidates.logits().unwrap() == by_logits.logits().unwrap(), "{sampler:?}");
+    }
+}
+
+#[test]
+fn text_by_the_best_few_logits_is_that_by_all_of_them() {
+    on_each_runtime!(candidates);
 }

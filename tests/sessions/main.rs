@@ -3,6 +3,7 @@
 
 mod batches;
 mod cancelling;
+mod candidates;
 mod generation;
 mod limits;
 mod outputs;

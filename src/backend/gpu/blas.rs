@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use super::{Buffer, Device, DevicePointer, DriverError, GpuError, Properties, Runtime, Stream};
+use super::{Buffer, Device, DevicePointer, DriverError, Event, GpuError, Properties, Runtime, Stream};
 use crate::tensor::Layout;
 
 /// Bytes that the library may use for partial sums.
@@ -108,6 +108,8 @@ pub trait BlasLibrary: fmt::Debug + Send + Sized + 'static {
 pub struct Blas<R: Runtime> {
     library: R::Blas,
     device: Device<R>,
+    /// When the last product is done.
+    queued: Event<R>,
     _workspace: Buffer<R>,
 }
 
@@ -118,10 +120,11 @@ impl<R: Runtime> Blas<R> {
     /// Why there is none: [`GpuError::NoLibrary`], [`GpuError::MissingSymbol`], [`GpuError::OutOfMemory`]; the library's own.
     pub fn load(device: &Device<R>) -> Result<Self, GpuError> {
         let workspace = device.allocate(WORKSPACE, "the workspace of BLAS")?;
-        device.bind()?;
+        let queued = device.event()?;
+        let _bound = device.bind()?;
         // SAFETY: the device is bound; the memory is kept as long as the library.
         let library = unsafe { R::Blas::open(device.properties(), (workspace.pointer(), WORKSPACE)) }?;
-        Ok(Self { library, device: device.clone(), _workspace: workspace })
+        Ok(Self { library, device: device.clone(), queued, _workspace: workspace })
     }
 
     /// Queues a product. Each matrix is given by a buffer and the byte that it begins at: `out` of f32, `x` and `weights` of bf16.
@@ -145,10 +148,12 @@ impl<R: Runtime> Blas<R> {
         if shape.rows == 0 || shape.outputs == 0 {
             return Ok(());
         }
-        let stream = stream.bound_to(&self.device)?;
+        let _bound = self.device.bind()?;
         // SAFETY: the device is bound, the stream its own; the matrices lie within its buffers, which are not freed before the work on
         // the device is done.
-        unsafe { self.library.gemm(stream, operands, shape) }
+        let multiplied = unsafe { self.library.gemm(stream.of(&self.device)?, operands, shape) };
+        // Also after an error: some of it may be queued.
+        multiplied.and(stream.record(&self.queued))
     }
 }
 
@@ -169,14 +174,13 @@ fn matrix<R: Runtime>(
 
 impl<R: Runtime> Drop for Blas<R> {
     fn drop(&mut self) {
+        // Its products may still be queued.
+        let waited = self.queued.synchronize();
         let library = &mut self.library;
-        self.device.give_back("a BLAS library", |runtime| {
-            // Its products may still be queued.
-            // SAFETY: the device is bound; this is the last call.
-            unsafe {
-                runtime.synchronize()?;
-                library.close()
-            }
-        });
+        // SAFETY: the device is bound; this is the last call.
+        self.device.give_back("a BLAS library", |_| unsafe { library.close() });
+        if let Err(error) = waited {
+            log::warn!("products may have failed: {error}");
+        }
     }
 }

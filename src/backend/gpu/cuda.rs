@@ -72,6 +72,7 @@ functions! { check!
         cuModuleLoadData(*mut CUmodule, *const c_void);
         cuModuleUnload(CUmodule);
         cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+        cuFuncGetAttribute(*mut c_int, CUfunction_attribute, CUfunction);
         cuFuncSetAttribute(CUfunction, CUfunction_attribute, c_int);
         cuLaunchKernel(
             CUfunction,
@@ -102,9 +103,6 @@ functions! { check!
 
 /// Statuses of `cuInit` without a device.
 const NO_DEVICE: c_int = 100;
-
-/// Blocks get more than this many bytes of dynamic shared memory only if their kernel was allowed to have them.
-const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
 /// The driver.
 pub struct Cuda {
@@ -160,6 +158,7 @@ impl Runtime for Cuda {
 
     /// The device, which is what the primary context is given back by, and the context.
     type Context = (CUdevice, Handle<CUctx_st>);
+    type Current = Handle<CUctx_st>;
     type Stream = Handle<CUstream_st>;
     type Event = Handle<CUevent_st>;
     type Module = Handle<CUmod_st>;
@@ -254,13 +253,18 @@ impl Runtime for Cuda {
         call!(self, cuDevicePrimaryCtxRelease_v2(device))
     }
 
-    unsafe fn bind(&self, (_, context): Self::Context) -> Result<(), DriverError> {
+    unsafe fn bind(&self, (_, context): Self::Context) -> Result<Option<Self::Current>, DriverError> {
         let mut current = ptr::null_mut();
         call!(self, cuCtxGetCurrent(&raw mut current))?;
         if current == context.0 {
-            return Ok(());
+            return Ok(None);
         }
-        call!(self, cuCtxSetCurrent(context.0))
+        call!(self, cuCtxSetCurrent(context.0))?;
+        Ok(Some(Handle(current)))
+    }
+
+    unsafe fn restore(&self, previous: Self::Current) -> Result<(), DriverError> {
+        call!(self, cuCtxSetCurrent(previous.0))
     }
 
     unsafe fn memory(&self) -> Result<Memory, DriverError> {
@@ -350,10 +354,13 @@ impl Runtime for Cuda {
         Ok(Handle(function))
     }
 
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError> {
+        let (mut bytes, which) = (0, CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES);
+        call!(self, cuFuncGetAttribute(&raw mut bytes, which, function.0)).map(|()| bytes.unsigned_abs())
+    }
+
+    /// Blocks get more than 48 KiB, with what their kernel has anyway, only if it was allowed to have them.
     unsafe fn allow_shared(&self, function: Self::Function, bytes: u32) -> Result<(), DriverError> {
-        if bytes <= SHARED_WITHOUT_ASKING {
-            return Ok(());
-        }
         let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         call!(self, cuFuncSetAttribute(function.0, which, c_int::try_from(bytes).unwrap_or(c_int::MAX)))
     }

@@ -1,6 +1,11 @@
 //! A device and what lives on it: each thing owns its part of the driver and gives it back when it is dropped. Uses `runtime`.
 //!
-//! Things keep their device open. Every call first makes the device the calling thread's, so that all may be used from any thread.
+//! Things keep their device open. Every call makes the device the calling thread's for as long as it takes, so that all may be used from
+//! any thread, and a host finds its own device or context as it left it.
+//!
+//! Dropping a thing waits for its own work and for nobody else's: who waits for the whole device ends the captures of others. The
+//! exception is [`Buffer`]: drivers themselves wait for the whole device before they take its memory back. On what they do to a capture
+//! that another thread has begun their documentation is silent; should it end, the pass is queued call by call, with the same results.
 
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -20,17 +25,44 @@ struct Open<R: Runtime> {
     properties: Properties,
 }
 
+/// A runtime, with a device bound to the calling thread until this is dropped. Within one, others cost next to nothing.
+pub(super) struct Bound<'a, R: Runtime> {
+    runtime: &'a R,
+    /// What the thread had before, if it was not this device.
+    previous: Option<R::Current>,
+    /// It is one thread's.
+    thread: PhantomData<*const ()>,
+}
+
+impl<R: Runtime> Deref for Bound<'_, R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        self.runtime
+    }
+}
+
+impl<R: Runtime> Drop for Bound<'_, R> {
+    fn drop(&mut self) {
+        let Some(previous) = self.previous else { return };
+        // SAFETY: as this runtime told it, of this thread.
+        if let Err(error) = unsafe { self.runtime.restore(previous) } {
+            log::warn!("cannot make a thread's device what it was: {error}");
+        }
+    }
+}
+
 impl<R: Runtime> Open<R> {
     /// The runtime, with this device bound to the calling thread.
-    fn bound(&self) -> Result<&R, DriverError> {
+    fn bound(&self) -> Result<Bound<'_, R>, DriverError> {
         // SAFETY: the context is this runtime's, and released only on drop.
-        unsafe { self.runtime.bind(self.context) }?;
-        Ok(&self.runtime)
+        let previous = unsafe { self.runtime.bind(self.context) }?;
+        Ok(Bound { runtime: &self.runtime, previous, thread: PhantomData })
     }
 
     /// Does what a drop has to do. There is nobody to tell of an error but the log.
     fn give_back(&self, what: &'static str, with: impl FnOnce(&R) -> Result<(), DriverError>) {
-        if let Err(error) = self.bound().and_then(with) {
+        if let Err(error) = self.bound().and_then(|runtime| with(&runtime)) {
             log::warn!("cannot give back {what}: {error}");
         }
     }
@@ -115,15 +147,27 @@ impl<R: Runtime> Device<R> {
         Ok(Buffer { device: self.clone(), pointer, bytes })
     }
 
+    /// Refuses a kernel whose blocks want more shared memory than they get.
+    pub(super) fn check_shared(&self, kernel: &str, bytes: u32) -> Result<(), GpuError> {
+        let most = self.properties().shared_memory;
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(GpuError::SharedMemory { kernel: kernel.to_owned(), bytes, most })
+    }
+
     /// Zeroed memory of the host that copies go from and to at full speed, and while the host does something else.
     ///
     /// # Errors
-    /// [`GpuError::Pin`].
+    /// [`GpuError::Pin`], [`GpuError::Failed`].
     pub fn pinned(&self, bytes: usize) -> Result<Pinned<R>, GpuError> {
         let runtime = self.0.bound()?;
         // SAFETY: the device is bound; the length is not 0.
         let start = unsafe { runtime.allocate_pinned(bytes.max(1)) };
-        let start = start.map_err(|source| GpuError::Pin { bytes, source })?;
+        let start = start.map_err(|source| match source {
+            source if source.is_of_earlier_work() => source.into(),
+            source => GpuError::Pin { bytes, source },
+        })?;
         let start = NonNull::new(start)
             .ok_or_else(|| GpuError::Pin { bytes, source: DriverError::new("pin", 0, "no address") })?;
         // SAFETY: so many bytes were allocated, for this alone.
@@ -165,9 +209,8 @@ impl<R: Runtime> Device<R> {
     }
 
     /// Makes it the calling thread's.
-    pub(super) fn bind(&self) -> Result<(), GpuError> {
-        self.0.bound()?;
-        Ok(())
+    pub(super) fn bind(&self) -> Result<Bound<'_, R>, GpuError> {
+        Ok(self.0.bound()?)
     }
 
     /// Does what a drop has to do.
@@ -273,14 +316,10 @@ impl<R: Runtime> fmt::Debug for Pinned<R> {
 
 impl<R: Runtime> Drop for Pinned<R> {
     fn drop(&mut self) {
-        self.device.0.give_back("pinned memory", |runtime| {
-            // Copies may be under way, and not every driver waits for them here.
-            // SAFETY: allocated by this runtime, and freed once; the device is bound.
-            unsafe {
-                let waited = runtime.synchronize();
-                runtime.free_pinned(self.start.as_ptr()).and(waited)
-            }
-        });
+        // SAFETY: allocated by this runtime, and freed once; who queued a copy has waited for it.
+        self.device
+            .0
+            .give_back("pinned memory", |runtime| unsafe { runtime.free_pinned(self.start.as_ptr()) });
     }
 }
 
@@ -299,10 +338,9 @@ pub struct Stream<R: Runtime> {
 }
 
 impl<R: Runtime> Stream<R> {
-    /// The driver's stream, for its vendor's libraries, with the device bound, which has to be this one.
-    pub(super) fn bound_to(&self, device: &Device<R>) -> Result<R::Stream, GpuError> {
+    /// The driver's stream, for its vendor's libraries, if it is this device's.
+    pub(super) fn of(&self, device: &Device<R>) -> Result<R::Stream, GpuError> {
         device.same(&self.device)?;
-        device.bind()?;
         Ok(self.stream)
     }
 
@@ -338,7 +376,7 @@ impl<R: Runtime> Stream<R> {
     /// Queues a copy to the device. From [`Pinned`] memory it does not hold up the host.
     ///
     /// # Safety
-    /// `from` stays as it is until the stream has got past the copy. [`Pinned`] memory waits for that when it is dropped.
+    /// `from` stays as it is, and where it is, until the stream has got past the copy.
     ///
     /// # Errors
     /// [`GpuError::Range`], [`GpuError::OtherDevice`]; the driver's.
@@ -355,7 +393,7 @@ impl<R: Runtime> Stream<R> {
     /// Queues a copy to the host. To [`Pinned`] memory it does not hold up the host.
     ///
     /// # Safety
-    /// `to` is not touched until the stream has got past the copy. [`Pinned`] memory waits for that when it is dropped.
+    /// `to` is neither touched nor dropped until the stream has got past the copy.
     ///
     /// # Errors
     /// [`GpuError::Range`], [`GpuError::OtherDevice`]; the driver's.
@@ -408,10 +446,11 @@ impl<R: Runtime> Stream<R> {
     /// Queues a kernel.
     ///
     /// # Safety
-    /// `arguments` are as many and of the types that the kernel has; with them it stays within buffers that live until it has run.
+    /// `arguments` are as many and of the types that the kernel has; with them it stays within buffers that live until it has run, as
+    /// its module does.
     ///
     /// # Errors
-    /// [`GpuError::Launch`], [`GpuError::OtherDevice`].
+    /// [`GpuError::Launch`], [`GpuError::Failed`], [`GpuError::OtherDevice`].
     pub unsafe fn launch<const N: usize>(
         &self,
         function: &Function<R>,
@@ -425,6 +464,9 @@ impl<R: Runtime> Stream<R> {
         // SAFETY: the device is bound and the function its own; the rest is the caller's.
         unsafe { self.device.0.bound()?.launch(function.function, launch, self.stream, addresses) }.map_err(
             |source| {
+                if source.is_of_earlier_work() {
+                    return source.into();
+                }
                 let Launch { grid, block, shared_bytes } = launch;
                 let kernel = function.name.to_string_lossy().into_owned();
                 GpuError::Launch { kernel, grid, block, shared_bytes, source }
@@ -459,12 +501,13 @@ impl<R: Runtime> Stream<R> {
     /// # Errors
     /// Those of `work`; the driver's.
     pub fn capture(&self, work: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph<R>, GpuError> {
+        let launched = self.device.event()?;
         // SAFETY: the device is bound; the stream is its own.
         unsafe { self.device.0.bound()?.begin_capture(self.stream) }?;
         let worked = work();
         // SAFETY: as above; a capture has begun.
         let captured = unsafe { self.device.0.bound()?.end_capture(self.stream) };
-        let graph = captured.map(|graph| Graph { device: self.device.clone(), graph });
+        let graph = captured.map(|graph| Graph { device: self.device.clone(), graph, launched });
         // What went wrong in the work tells more than that nothing could be made of it.
         worked?;
         Ok(graph?)
@@ -479,8 +522,10 @@ impl<R: Runtime> Stream<R> {
     /// [`GpuError::OtherDevice`]; the driver's.
     pub unsafe fn launch_graph(&self, graph: &mut Graph<R>) -> Result<(), GpuError> {
         self.device.same(&graph.device)?;
+        let runtime = self.device.0.bound()?;
         // SAFETY: the device is bound; stream and graph are its own, and nobody else uses the graph; the rest is the caller's.
-        Ok(unsafe { self.device.0.bound()?.launch_graph(graph.graph, self.stream) }?)
+        unsafe { runtime.launch_graph(graph.graph, self.stream) }?;
+        self.record(&graph.launched)
     }
 }
 
@@ -492,8 +537,12 @@ impl<R: Runtime> fmt::Debug for Stream<R> {
 
 impl<R: Runtime> Drop for Stream<R> {
     fn drop(&mut self) {
+        // What it was given may go after it.
         // SAFETY: made by this runtime, and given back once.
-        self.device.0.give_back("a stream", |runtime| unsafe { runtime.destroy_stream(self.stream) });
+        self.device.0.give_back("a stream", |runtime| unsafe {
+            let waited = runtime.synchronize_stream(self.stream);
+            runtime.destroy_stream(self.stream).and(waited)
+        });
     }
 }
 
@@ -553,7 +602,7 @@ impl<R: Runtime> Module<R> {
     /// A kernel by its name, to be launched with up to `shared_bytes` of dynamic shared memory.
     ///
     /// # Errors
-    /// [`GpuError::NoKernel`], [`GpuError::Nul`]; the driver's.
+    /// [`GpuError::NoKernel`], [`GpuError::Nul`], [`GpuError::SharedMemory`]; the driver's.
     pub fn function(&self, name: &str, shared_bytes: u32) -> Result<Function<R>, GpuError> {
         let runtime = self.0.device.0.bound()?;
         let c_name = CString::new(name).map_err(|_| GpuError::Nul { what: "a kernel's name" })?;
@@ -561,6 +610,9 @@ impl<R: Runtime> Module<R> {
         let function = unsafe { runtime.function(self.0.module, &c_name) }
             .map_err(|source| GpuError::NoKernel { name: name.to_owned(), source })?;
         // SAFETY: as above; the function is the module's.
+        let own = unsafe { runtime.shared_bytes(function) }?;
+        self.0.device.check_shared(name, own.saturating_add(shared_bytes))?;
+        // SAFETY: as above.
         unsafe { runtime.allow_shared(function, shared_bytes) }?;
         Ok(Function { module: Arc::clone(&self.0), function, name: c_name })
     }
@@ -580,14 +632,8 @@ impl<R: Runtime> fmt::Debug for Module<R> {
 
 impl<R: Runtime> Drop for Loaded<R> {
     fn drop(&mut self) {
-        self.device.0.give_back("a module", |runtime| {
-            // Its kernels may still be queued.
-            // SAFETY: loaded by this runtime, and given back once; the device is bound.
-            unsafe {
-                let waited = runtime.synchronize();
-                runtime.unload_module(self.module).and(waited)
-            }
-        });
+        // SAFETY: loaded by this runtime, and given back once; who queued its kernels has waited for them.
+        self.device.0.give_back("a module", |runtime| unsafe { runtime.unload_module(self.module) });
     }
 }
 
@@ -608,6 +654,8 @@ impl<R: Runtime> fmt::Debug for Function<R> {
 pub struct Graph<R: Runtime> {
     device: Device<R>,
     graph: R::Graph,
+    /// When it was last queued, and is done.
+    launched: Event<R>,
 }
 
 impl<R: Runtime> fmt::Debug for Graph<R> {
@@ -622,7 +670,7 @@ impl<R: Runtime> Drop for Graph<R> {
             // It may still be queued, and not every driver keeps it until then.
             // SAFETY: made by this runtime, and given back once; the device is bound.
             unsafe {
-                let waited = runtime.synchronize();
+                let waited = runtime.synchronize_event(self.launched.event);
                 runtime.destroy_graph(self.graph).and(waited)
             }
         });

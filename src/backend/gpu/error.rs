@@ -106,6 +106,16 @@ pub enum GpuError {
         #[source]
         source: DriverError,
     },
+    /// A kernel whose blocks want more shared memory than the device gives one.
+    #[error("{kernel} wants {bytes} bytes of shared memory, and blocks get {most}")]
+    SharedMemory {
+        /// Its name.
+        kernel: String,
+        /// Bytes that a block wants.
+        bytes: u32,
+        /// Bytes that it gets at most.
+        most: u32,
+    },
     /// The device has no room.
     #[error("out of device memory: {bytes} bytes for {what}, {free} are free, {} missing", missing(*bytes, *free))]
     OutOfMemory {
@@ -177,9 +187,19 @@ pub enum GpuError {
         /// Inputs.
         inputs: usize,
     },
-    /// Any other call that the driver, or a library of its vendor, refused. Failed kernels are told by the next call that waits for them.
+    /// Work that was queued earlier has failed on the device, as whatever call comes next is told; the device is of no more use to this
+    /// process.
+    #[error("work that was queued earlier has failed on the device")]
+    Failed(#[source] DriverError),
+    /// Any other call that the driver, or a library of its vendor, refused.
     #[error(transparent)]
-    Driver(#[from] DriverError),
+    Driver(DriverError),
+}
+
+impl From<DriverError> for GpuError {
+    fn from(error: DriverError) -> Self {
+        if error.is_of_earlier_work() { Self::Failed(error) } else { Self::Driver(error) }
+    }
 }
 
 /// A call that a driver, or a library of its vendor, refused.
@@ -207,6 +227,18 @@ impl DriverError {
     pub fn is_out_of_memory(&self) -> bool {
         self.code == 2
     }
+
+    /// Whether it is not the call that failed but work before it: a kernel's address, time, assertion, stack, instruction, alignment, or
+    /// the hardware.
+    #[must_use]
+    pub fn is_of_earlier_work(&self) -> bool {
+        is_of_hardware(self.code) || matches!(self.code, 700 | 702 | 710 | 714..=719 | 721)
+    }
+}
+
+/// Memory, or a link to another device, that cannot be corrected.
+fn is_of_hardware(status: i32) -> bool {
+    matches!(status, 214 | 220)
 }
 
 /// Where else was looked.
@@ -235,12 +267,14 @@ impl Classify for GpuError {
         match self {
             Self::NoSuchDevice { .. } | Self::UnknownArchitecture { .. } => ErrorKind::Argument,
             Self::TooMany { .. } => ErrorKind::Format,
+            Self::Failed(error) if is_of_hardware(error.code) => ErrorKind::Resource,
             Self::NotBuilt { .. }
             | Self::NoLibrary { .. }
             | Self::MissingSymbol { .. }
             | Self::OldDriver { .. }
             | Self::NewCompiler { .. }
             | Self::NoDevice { .. }
+            | Self::SharedMemory { .. }
             | Self::OutOfMemory { .. }
             | Self::Pin { .. }
             | Self::NoAlgorithm { .. }
@@ -250,7 +284,8 @@ impl Classify for GpuError {
             | Self::NoKernel { .. }
             | Self::Range { .. }
             | Self::OtherDevice
-            | Self::Launch { .. } => ErrorKind::Bug,
+            | Self::Launch { .. }
+            | Self::Failed(_) => ErrorKind::Bug,
         }
     }
 }

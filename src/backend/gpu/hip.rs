@@ -64,6 +64,7 @@ mod constant {
     pub(super) const MULTIPROCESSOR_COUNT: c_int = 63;
     pub(super) const MAX_SHARED_MEMORY_PER_BLOCK: c_int = 74;
     pub(super) const WARP_SIZE: c_int = 87;
+    pub(super) const SHARED_SIZE_BYTES: c_int = 1;
     pub(super) const STREAM_NON_BLOCKING: c_uint = 1;
     pub(super) const EVENT_DISABLE_TIMING: c_uint = 2;
     pub(super) const HOST_MALLOC_PORTABLE: c_uint = 1;
@@ -72,6 +73,7 @@ mod constant {
 
 #[cfg(feature = "hip-sys")]
 const _: () = {
+    use hiprt::hipFunction_attribute as OfFunction;
     use hiprt::{hipDeviceAttribute_t as Attribute, hipError_t as Error, hipStreamCaptureMode as Mode};
 
     assert!(constant::NO_DEVICE == Error::hipErrorNoDevice as c_int);
@@ -82,6 +84,7 @@ const _: () = {
             == Attribute::hipDeviceAttributeMaxSharedMemoryPerBlock as c_int
     );
     assert!(constant::WARP_SIZE == Attribute::hipDeviceAttributeWarpSize as c_int);
+    assert!(constant::SHARED_SIZE_BYTES == OfFunction::HIP_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as c_int);
     assert!(constant::STREAM_NON_BLOCKING == hiprt::hipStreamNonBlocking);
     assert!(constant::EVENT_DISABLE_TIMING == hiprt::hipEventDisableTiming);
     assert!(constant::HOST_MALLOC_PORTABLE == hiprt::hipHostMallocPortable);
@@ -113,6 +116,7 @@ use super::library::unchecked as check;
 functions! { check!
     struct Table {
         hipGetDeviceCount(*mut c_int);
+        hipGetDevice(*mut c_int);
         hipSetDevice(c_int);
         hipDeviceSynchronize();
         hipDeviceGetName(*mut c_char, c_int, c_int);
@@ -130,6 +134,7 @@ functions! { check!
         hipModuleLoadData(*mut *mut c_void, *const c_void);
         hipModuleUnload(*mut c_void);
         hipModuleGetFunction(*mut *mut c_void, *mut c_void, *const c_char);
+        hipFuncGetAttribute(*mut c_int, c_int, *mut c_void);
         hipModuleLaunchKernel(
             *mut c_void,
             c_uint, c_uint, c_uint, // grid
@@ -242,6 +247,7 @@ impl Runtime for Hip {
 
     /// The device's number.
     type Context = c_int;
+    type Current = c_int;
     type Stream = Handle<c_void>;
     type Event = Handle<c_void>;
     type Module = Handle<c_void>;
@@ -344,17 +350,25 @@ impl Runtime for Hip {
 
     fn retain(&self, ordinal: usize) -> Result<Self::Context, DriverError> {
         // The device's primary context is made when it is first used, and stays.
-        let device = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
-        call!(self, hipSetDevice(device))?;
-        Ok(device)
+        Ok(c_int::try_from(ordinal).unwrap_or(c_int::MAX))
     }
 
     unsafe fn release(&self, _device: Self::Context) -> Result<(), DriverError> {
         Ok(())
     }
 
-    unsafe fn bind(&self, device: Self::Context) -> Result<(), DriverError> {
-        call!(self, hipSetDevice(device))
+    unsafe fn bind(&self, device: Self::Context) -> Result<Option<Self::Current>, DriverError> {
+        let mut current = 0;
+        call!(self, hipGetDevice(&raw mut current))?;
+        if current == device {
+            return Ok(None);
+        }
+        call!(self, hipSetDevice(device))?;
+        Ok(Some(current))
+    }
+
+    unsafe fn restore(&self, previous: Self::Current) -> Result<(), DriverError> {
+        call!(self, hipSetDevice(previous))
     }
 
     unsafe fn memory(&self) -> Result<Memory, DriverError> {
@@ -442,6 +456,12 @@ impl Runtime for Hip {
         let mut function = ptr::null_mut();
         call!(self, hipModuleGetFunction(&raw mut function, module.0, name.as_ptr()))?;
         Ok(Handle(function))
+    }
+
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError> {
+        let mut bytes = 0;
+        call!(self, hipFuncGetAttribute(&raw mut bytes, constant::SHARED_SIZE_BYTES, function.0))
+            .map(|()| bytes.unsigned_abs())
     }
 
     /// Blocks may have all there is without asking.

@@ -27,6 +27,7 @@
 //! # Ok::<(), grok1::Error>(())
 //! ```
 
+mod activations;
 mod error;
 mod found;
 pub mod kernels;
@@ -60,6 +61,7 @@ mod runtime;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod stages;
 
+pub(crate) use self::activations::Activations;
 pub use self::error::{DriverError, GpuError};
 pub use self::found::{Found, FoundDevice, devices};
 pub use self::properties::{Memory, Properties};

@@ -85,6 +85,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// What the others belong to: a device as this process sees it.
     type Context: Copy + fmt::Debug + Send + Sync;
+    /// What may be a thread's: a context of ours or of a host's, or none.
+    type Current: Copy + fmt::Debug;
     /// A queue of work.
     type Stream: Copy + fmt::Debug + Send + Sync;
     /// A place in a queue.
@@ -132,8 +134,11 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
     /// See [`Runtime`], here and in what follows.
     unsafe fn release(&self, context: Self::Context) -> Result<(), DriverError>;
 
-    /// Makes it the calling thread's.
-    unsafe fn bind(&self, context: Self::Context) -> Result<(), DriverError>;
+    /// Makes it the calling thread's. Tells what was before, unless that was this one already.
+    unsafe fn bind(&self, context: Self::Context) -> Result<Option<Self::Current>, DriverError>;
+
+    /// Makes the calling thread's what was before.
+    unsafe fn restore(&self, previous: Self::Current) -> Result<(), DriverError>;
 
     /// Memory of the bound device.
     unsafe fn memory(&self) -> Result<Memory, DriverError>;
@@ -197,6 +202,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// A kernel by its name.
     unsafe fn function(&self, module: Self::Module, name: &CStr) -> Result<Self::Function, DriverError>;
+
+    /// Bytes of shared memory that a kernel has beside what it is launched with.
+    unsafe fn shared_bytes(&self, function: Self::Function) -> Result<u32, DriverError>;
 
     /// Lets a kernel be launched with up to `bytes` of dynamic shared memory.
     unsafe fn allow_shared(&self, function: Self::Function, bytes: u32) -> Result<(), DriverError>;

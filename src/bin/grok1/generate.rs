@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::builder::NonEmptyStringValueParser;
-use grok1::{Checkpoint, Finish, Generation, Piece, Result, Sampler, Session};
+use grok1::{Checkpoint, Entry, Finish, Generation, Piece, Result, Sampler, Session, Want};
 use serde::Serialize;
 
 use crate::error::CommandError;
@@ -64,8 +64,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut session = model.session_with(&args.context.options())?;
     let tokens = model.tokenizer()?.encode_lossy(&prompt);
 
+    let sampler = sampler.logprobs(args.json);
     let start = Instant::now();
-    session.feed(&tokens, &progress::control())?;
+    let entry = Entry::new(&mut session, &tokens).want(Want::Sample(&sampler));
+    model.run(&mut [entry], &progress::control())?;
     let prefill = rate(tokens.len(), start.elapsed());
 
     let terminal = io::stdout().is_terminal() && !args.json;
@@ -73,7 +75,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         output::print(&prompt)?;
     }
     let start = Instant::now();
-    let generated = stream(&mut session, sampler.logprobs(args.json), args.generation(), args.json);
+    let generated = stream(&mut session, sampler, args.generation(), args.json);
     let decode = rate(session.position() - tokens.len(), start.elapsed());
     if terminal {
         output::print("\n")?;
@@ -97,14 +99,11 @@ fn require_tokenizer(checkpoint: &Checkpoint) -> Result<()> {
 /// Generates and prints until something ends it.
 fn stream(session: &mut Session, mut sampler: Sampler, mut generation: Generation, json: bool) -> Result<()> {
     let control = interrupt::control();
-    while let Some(piece) = generation.accept(session, &mut sampler)? {
+    while let Some(piece) = generation.next(session, &mut sampler, &control)? {
         if json {
             output::print_json(&Line::from(&piece))?;
         } else if !piece.text().is_empty() {
             output::print(piece.text())?;
-        }
-        if piece.finish().is_none() {
-            session.feed(&[], &control)?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Arguments that several subcommands share: which model, how it is loaded, how long a session may be.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ pub(crate) struct Placing {
     /// What computes: cpu, cuda:0, hip:0 (or another number), auto
     ///
     /// auto is the first GPU with room for all of the model and one session of the length it was trained for, and the processor where
-    /// there is none; "grok1 devices" tells what there is, and why not more.
+    /// there is none; which it is, and why none before it, is told on stderr. "grok1 devices" tells what there is, and why not more.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub(crate) device: Device,
     /// Layers that run on the GPU, the others on the processor; by default all, or as many as there is room for
@@ -96,7 +97,7 @@ const ALL: &str = "4294967295";
 impl Loading {
     /// Loads the weights.
     pub(crate) fn load(&self, checkpoint: Checkpoint) -> Result<Model> {
-        Model::load(checkpoint, self.placing.options(self.precision), &progress::control())
+        self.placing.load(checkpoint, self.placing.options(self.precision))
     }
 }
 
@@ -124,6 +125,19 @@ impl Placing {
             Some(layers) => options.experts_on_cpu(layers),
             None => options,
         }
+    }
+
+    /// Loads the weights with these options, and says what `auto` has taken.
+    pub(crate) fn load(&self, checkpoint: Checkpoint, options: ModelOptions) -> Result<Model> {
+        let model = Model::load(checkpoint, options, &progress::control())?;
+        if self.device == Device::Auto {
+            let told: Vec<_> = std::iter::once(model.device())
+                .chain(model.passed_over().iter().map(String::as_str))
+                .collect();
+            // What was asked for is on stdout.
+            let _ = writeln!(io::stderr(), "device: {}", told.join("; "));
+        }
+        Ok(model)
     }
 }
 

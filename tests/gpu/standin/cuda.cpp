@@ -8,6 +8,11 @@ API Driver* standin_driver() {
     return &driver();
 }
 
+// For tests: the most memory of a device that was ever taken.
+API size_t standin_peak() {
+    return driver().memory().peak();
+}
+
 typedef unsigned long long Pointer;
 
 unsigned Driver::shared_limit_unasked() {
@@ -21,7 +26,7 @@ static void* context(int device) {
     return (void*)(intptr_t)(device + 1);
 }
 
-static const int SHARED_LIMIT = 227 * 1024;
+static const int SHARED_LIMIT = (int)setting("STANDIN_SHARED", 227 * 1024);
 
 // What most calls begin with.
 #define BOUND                     \
@@ -189,12 +194,17 @@ API int cuModuleGetFunction(void** function, void* module, const char* name) {
     return driver().find_function(function, module, name);
 }
 
+API int cuFuncGetAttribute(int* value, int which, void* function) {
+    BOUND;
+    return driver().function_attribute(value, which, function);
+}
+
 API int cuFuncSetAttribute(void* handle, int attribute, int value) {
     BOUND;
     Function* function = driver().function(handle);
     if (!function) return INVALID_HANDLE;
     // MAX_DYNAMIC_SHARED_SIZE_BYTES
-    if (attribute != 8 || value < 0 || value > SHARED_LIMIT) return INVALID_VALUE;
+    if (attribute != 8 || value < 0 || value + (int)setting("STANDIN_OWN", 0) > SHARED_LIMIT) return INVALID_VALUE;
     function->shared_bytes = (unsigned)value;
     return SUCCESS;
 }
@@ -258,7 +268,10 @@ API int cuEventElapsedTime(float* milliseconds, void* from, void* to) {
 
 API int cuStreamBeginCapture_v2(void* stream, int) {
     BOUND;
-    return driver().begin_capture(stream);
+    const int status = driver().begin_capture(stream);
+    lock.unlock();
+    Driver::linger();
+    return status;
 }
 
 API int cuStreamEndCapture(void* stream, void** graph) {

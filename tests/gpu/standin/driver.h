@@ -3,7 +3,7 @@
 // It finds mistakes that a real device hides. Memory is poison when it is fresh, lies in pages that nothing but a kernel or a copy may
 // touch, ends at a page that nothing may touch, and is never handed out again. Work is done as late as the interface allows: when
 // somebody waits for it. Arguments of kernels that are addresses have to be the device's. A kernel's failure is told by the next call
-// that waits. Messages go to stderr, after "stand-in: ".
+// that waits, and by every launch after it. Messages go to stderr, after "stand-in: ".
 //
 // Kernels are host code, made by the stand-ins of the compilers and run by simt.h. What can be set, by environment variables:
 //   STANDIN_WARP      threads of a warp: 32 if not set
@@ -11,7 +11,10 @@
 //   STANDIN_MEMORY    bytes of memory of each: 4 GiB
 //   STANDIN_VERSION   of the driver, as the driver tells it
 //   STANDIN_STATUS    with which every wait fails, though nothing has: 0
+//   STANDIN_CAPTURE   milliseconds that the beginning of a capture takes, for others to get in its way: 0
 //   STANDIN_ORDER     the order in which threads run, 0 to 2, as simt.h has it: 0
+//   STANDIN_SHARED    bytes of shared memory that a block may have: 227 KiB of CUDA's, 64 KiB of HIP's
+//   STANDIN_OWN       bytes of them that every kernel has beside what it is launched with: 0
 #pragma once
 #include <dlfcn.h>
 #include <elf.h>
@@ -24,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -115,6 +119,7 @@ class Memory {
     std::map<char*, Allocation> live_;
     std::map<char*, size_t> pinned_;
     std::map<int, size_t> used_;
+    size_t peak_ = 0;
     int open_ = 0;
 
     // The live allocation with this address in it, or at its end.
@@ -128,6 +133,7 @@ class Memory {
   public:
     size_t total() const { return setting("STANDIN_MEMORY", uint64_t(4) << 30); }
     size_t free_on(int device) { return total() - used_[device]; }
+    size_t peak() const { return peak_; }
     bool is_device(const void* address) const { return space_.contains(address); }
     bool is_host(const void* address) const { return host_space_.contains(address); }
     bool is_live(const void* address) const { return find(address); }
@@ -142,6 +148,7 @@ class Memory {
         memset(start, POISON, room);
         live_[start] = {memory, room, bytes, device};
         used_[device] += bytes;
+        peak_ = std::max(peak_, used_[device]);
         if (!open_) mprotect(memory, pages(room), PROT_NONE);
         return start;
     }
@@ -256,6 +263,7 @@ class Driver {
     std::recursive_mutex mutex_;
     Memory memory_;
     Status failed_ = (Status)setting("STANDIN_STATUS", SUCCESS);
+    bool broken_ = false; // by a kernel
     std::vector<std::unique_ptr<Stream>> streams_;
     std::map<void*, std::shared_ptr<Event>> events_;
     std::vector<std::unique_ptr<Module>> modules_;
@@ -394,6 +402,9 @@ class Driver {
         return SUCCESS;
     }
 
+    // Without the lock.
+    static void linger() { usleep(1000 * (useconds_t)setting("STANDIN_CAPTURE", 0)); }
+
     Status end_capture(void* handle, void** graph) {
         if (!knows(handle)) return INVALID_HANDLE;
         Stream* stream = (Stream*)handle;
@@ -481,6 +492,14 @@ class Driver {
         return SUCCESS;
     }
 
+    // What the driver tells of a kernel: HIP took over CUDA's numbers.
+    Status function_attribute(int* value, int which, void* handle) {
+        if (!function(handle)) return INVALID_HANDLE;
+        if (which != 1) return INVALID_VALUE;  // SHARED_SIZE_BYTES
+        *value = (int)setting("STANDIN_OWN", 0);
+        return SUCCESS;
+    }
+
     Function* function(void* handle) {
         for (auto& module : modules_)
             for (auto& function : module->functions)
@@ -490,6 +509,7 @@ class Driver {
 
     Status launch(void* handle, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared_bytes,
                   void* stream, void** arguments) {
+        if (broken_) return LAUNCH_FAILED;
         Function* kernel = function(handle);
         if (!kernel) return INVALID_HANDLE;
         for (int i = 0; i < 3; ++i) {
@@ -521,6 +541,7 @@ class Driver {
             if (const char* why = run(code, size.grid, size.block, shared_bytes, addresses.data(), order)) {
                 fprintf(stderr, "stand-in: %s: %s\n", name.c_str(), why);
                 failed_ = LAUNCH_FAILED;
+                broken_ = true;
             }
         });
     }

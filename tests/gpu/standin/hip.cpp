@@ -10,8 +10,15 @@ API Driver* standin_driver() {
     return &driver();
 }
 
+static const int SHARED_LIMIT = (int)setting("STANDIN_SHARED", 64 * 1024);
+
+// For tests: the most memory of a device that was ever taken.
+API size_t standin_peak() {
+    return driver().memory().peak();
+}
+
 unsigned Driver::shared_limit_unasked() {
-    return 64 * 1024;
+    return SHARED_LIMIT;
 }
 
 static thread_local int current = 0; // the device
@@ -43,6 +50,11 @@ API int hipGetDeviceCount(int* count) {
     return driver().devices == 0 ? NO_DEVICE : SUCCESS;
 }
 
+API int hipGetDevice(int* device) {
+    *device = current;
+    return SUCCESS;
+}
+
 API int hipSetDevice(int device) {
     if (device < 0 || device >= driver().devices) return INVALID_DEVICE;
     current = device;
@@ -62,7 +74,7 @@ API int hipDeviceTotalMem(size_t* bytes, int) {
 API int hipDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
         case 63: *value = 4; break;              // MultiprocessorCount
-        case 74: *value = 64 * 1024; break;      // MaxSharedMemoryPerBlock
+        case 74: *value = SHARED_LIMIT; break;   // MaxSharedMemoryPerBlock
         case 87: *value = driver().warp; break;  // WarpSize
         default: return INVALID_VALUE;
     }
@@ -149,6 +161,11 @@ API int hipModuleGetFunction(void** function, void* module, const char* name) {
     return driver().find_function(function, module, name);
 }
 
+API int hipFuncGetAttribute(int* value, int which, void* function) {
+    auto lock = driver().lock();
+    return driver().function_attribute(value, which, function);
+}
+
 API int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                               unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream, void** arguments,
                               void** extra) {
@@ -208,7 +225,10 @@ API int hipEventElapsedTime(float* milliseconds, void* from, void* to) {
 
 API int hipStreamBeginCapture(void* stream, int) {
     auto lock = driver().lock();
-    return driver().begin_capture(stream);
+    const int status = driver().begin_capture(stream);
+    lock.unlock();
+    Driver::linger();
+    return status;
 }
 
 API int hipStreamEndCapture(void* stream, void** graph) {

@@ -76,13 +76,20 @@ API int hipGetDeviceCount(int* count) {
     return status ? status : CUDA(cuDeviceGetCount, count);
 }
 
+static thread_local int current = -1; // the device, once there is one
+
 API int hipSetDevice(int device) {
-    static thread_local int current = -1;
     if (device == current) return SUCCESS;
     void* context = nullptr;
     if (const int status = CUDA(cuDevicePrimaryCtxRetain, &context, device)) return status;
     const int status = CUDA(cuCtxSetCurrent, context);
     if (status == SUCCESS) current = device;
+    return status;
+}
+
+API int hipGetDevice(int* device) {
+    const int status = current < 0 ? hipSetDevice(0) : (int)SUCCESS;
+    *device = current;
     return status;
 }
 
@@ -137,6 +144,10 @@ API int hipModuleUnload(void* module) { return CUDA(cuModuleUnload, module); }
 
 API int hipModuleGetFunction(void** function, void* module, const char* name) {
     return CUDA(cuModuleGetFunction, function, module, name);
+}
+
+API int hipFuncGetAttribute(int* value, int which, void* function) {
+    return CUDA(cuFuncGetAttribute, value, which, function);
 }
 
 API int hipModuleLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,

@@ -7,8 +7,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod integers;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
+pub(crate) use integers::{Activations, INPUTS, IntegerJob, Integers};
 pub(crate) use scalar::Scalar;
 
 /// An instruction set's vector of f32. A value of the type proves that the processor has it.
@@ -105,6 +109,8 @@ pub(crate) enum Isa {
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
 }
 
 impl Isa {
@@ -116,6 +122,8 @@ impl Isa {
             all.extend(avx512::Avx512::new().map(Self::Avx512));
             all.extend(avx2::Avx2::new().map(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(neon::Neon::new().map(Self::Neon));
         all.push(Self::Scalar(Scalar));
         all
     }
@@ -132,6 +140,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 
@@ -142,6 +152,23 @@ impl Isa {
             Self::Avx2(simd) => simd.enter(job),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.enter(job),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => simd.enter(job),
+        }
+    }
+
+    pub(crate) fn integers(self, job: impl IntegerJob) {
+        match self {
+            Self::Scalar(simd) => job.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.enter_integers(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => match simd.vnni() {
+                Some(vnni) => vnni.enter(job),
+                None => simd.avx2().enter_integers(job),
+            },
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => job.run(Scalar),
         }
     }
 }

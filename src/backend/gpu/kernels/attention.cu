@@ -8,9 +8,13 @@
 // Lanes that take a key together.
 #define TEAM 16
 
+// From one unit of a query to the next in shared memory: those of neighbouring lanes then lie in different banks.
+#define QUERY_STRIDE (UNIT + 4)
+
 // FORMAT is how the cache stores elements.
 //
-// grid: [spans, kv_heads, rows]; shared memory: float [group, head_dim + SPAN] for a group of `heads / kv_heads`
+// grid: [spans, kv_heads, rows]; shared memory: float [group, units, UNIT + 4] and [group, SPAN], for a group of `heads / kv_heads` and
+// head_dim in units of UNIT
 KERNEL(NAME(attention),
        float* sums,        // [rows, heads, spans, head_dim]: values times exponentials
        float* stats,       // [rows, heads, spans, 2]: largest score, sum of exponentials
@@ -18,13 +22,17 @@ KERNEL(NAME(attention),
        Cache cache, int heads, int spans, float scale, float cap) {
     DYNAMIC_SHARED(float, memory);
     const int span = blockIdx.x, kv_head = blockIdx.y, row = blockIdx.z;
-    const int group = heads / cache.kv_heads, dim = cache.head_dim, first = span * SPAN;
+    const int group = heads / cache.kv_heads, dim = cache.head_dim, units = ceil_div(dim, UNIT), first = span * SPAN;
     // The row sees its own position and those before.
     const int count = min_of(cache.positions[row] + 1 - first, SPAN);
     if (count <= 0) return;
     const u64 first_head = (u64)row * heads + kv_head * group;
-    const Shared<float> queries = memory, scores = memory + group * dim; // [group, head_dim], [group, SPAN]
-    for (int i = threadIdx.x; i < group * dim; i += THREADS) queries[i] = query[first_head * dim + i];
+    const Shared<float> queries = memory, scores = memory + group * units * QUERY_STRIDE; // [group, units, QUERY_STRIDE], [group, SPAN]
+    for (int i = threadIdx.x; i < group * units; i += THREADS) {
+        float own[UNIT];
+        unpack<f32>(own, (const u8*)(query + (first_head + i / units) * dim), i % units * UNIT, dim);
+        store_unit(queries + i * QUERY_STRIDE, own);
+    }
     __syncthreads();
 
     // A team of lanes takes a key for all heads.
@@ -34,12 +42,13 @@ KERNEL(NAME(attention),
         const u8* key = cached<FORMAT>(cache, row, KEYS, kv_head, first + min_of(p, count - 1));
         for (int h = 0; h < group; ++h) {
             float score = 0.0f;
-            for (int i = member * UNIT; i < dim; i += TEAM * UNIT) {
+            for (int i = member; i < units; i += TEAM) {
                 float element[UNIT];
-                unpack<FORMAT>(element, key, i, dim);
+                unpack<FORMAT>(element, key, i * UNIT, dim);
 #pragma unroll
-                for (int k = 0; k < UNIT; ++k) {
-                    if (i + k < dim) score = fmaf(queries[h * dim + i + k], element[k], score);
+                for (int k = 0; k < UNIT; k += 4) {
+                    const Four<float> own = load_four(queries + (h * units + i) * QUERY_STRIDE + k);
+                    score = add_products(score, own, {element[k], element[k + 1], element[k + 2], element[k + 3]});
                 }
             }
             score = lanes_sum<TEAM>(score);

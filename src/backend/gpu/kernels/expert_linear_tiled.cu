@@ -13,7 +13,7 @@ KERNEL(NAME(expert_linear_tiled),
     const int first = blockIdx.x * TILED_OUTPUTS;
     const int* pairs = groups.pairs + tile.first;
     const Matrix own = matrix_of<FORMAT>(weights, tile.expert);
-    float sum[OWN_ROWS][OWN_OUTPUTS] = {};
+    TiledSums sum = {};
     tiled_product<FORMAT, false>(sum, own, own, first, rows_of_pairs(source, x, pairs, tile.count, share));
 #pragma unroll
     for (int m = 0; m < OWN_ROWS; ++m) {

@@ -99,7 +99,7 @@ KERNEL(NAME(flash),
     }
 #pragma unroll
     for (int m = 0; m < OWN_QUERIES; ++m) {
-        const float all = lanes_sum<16>(total[m]);
+        const float share = 1.0f / lanes_sum<16>(total[m]);
         if (first_query + m >= tile.queries) continue;
         float* out = attended + offset_of(tile, cache, heads, kv_head, first_query + m);
 #pragma unroll
@@ -107,7 +107,7 @@ KERNEL(NAME(flash),
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const int d = f * 64 + column * 4 + j;
-                if (d < dim) out[d] = rounded(sum[m][f][j] / all, round);
+                if (d < dim) out[d] = rounded(sum[m][f][j] * share, round);
             }
         }
     }

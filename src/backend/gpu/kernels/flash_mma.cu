@@ -107,13 +107,13 @@ KERNEL(NAME(flash_mma),
     for (int h = 0; h < 2; ++h) {
         const int m = first + g + 8 * h;
         // All lanes of a warp without queries are here too.
-        const float all = lanes_sum<4>(total[h]);
+        const float share = 1.0f / lanes_sum<4>(total[h]);
         if (m >= tile.queries) continue;
         float* out = attended + offset_of(tile, cache, heads, kv_head, m) + 2 * t;
 #pragma unroll
         for (int d = 0; d < DIM / 8; ++d) {
-            out[d * 8] = rounded(sum[d][2 * h] / all, round);
-            out[d * 8 + 1] = rounded(sum[d][2 * h + 1] / all, round);
+            out[d * 8] = rounded(sum[d][2 * h] * share, round);
+            out[d * 8 + 1] = rounded(sum[d][2 * h + 1] * share, round);
         }
     }
 }

@@ -13,7 +13,7 @@ KERNEL(NAME(gate_up_tiled),
     const int first = blockIdx.x * (TILED_OUTPUTS / 2);
     const int* pairs = groups.pairs + tile.first;
     const Matrix own_gate = matrix_of<FORMAT>(gate, tile.expert), own_up = matrix_of<FORMAT>(up, tile.expert);
-    float sum[OWN_ROWS][OWN_OUTPUTS] = {};
+    TiledSums sum = {};
     tiled_product<FORMAT, true>(sum, own_gate, own_up, first, rows_of_pairs(source, x, pairs, tile.count, selected));
 #pragma unroll
     for (int m = 0; m < OWN_ROWS; ++m) {

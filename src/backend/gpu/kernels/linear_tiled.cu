@@ -9,7 +9,7 @@ KERNEL(NAME(linear_tiled),
     SHARED(int, source, TILED_ROWS);
     const int first = blockIdx.x * TILED_OUTPUTS, first_row = blockIdx.y * TILED_ROWS;
     const Rows tile = consecutive_rows(source, x, first_row, rows, TILED_ROWS);
-    float sum[OWN_ROWS][OWN_OUTPUTS] = {};
+    TiledSums sum = {};
     tiled_product<FORMAT, false>(sum, weights, weights, first, tile);
 #pragma unroll
     for (int m = 0; m < OWN_ROWS; ++m) {

@@ -9,7 +9,8 @@
 //! [`Group`](Kernel::Group), [`GateUp`](Kernel::GateUp), [`ExpertLinear`](Kernel::ExpertLinear), [`Combine`](Kernel::Combine),
 //! [`Residual`](Kernel::Residual); in the end [`RmsNorm`](Kernel::RmsNorm) and [`Linear`](Kernel::Linear). Where nobody looks in
 //! between, [`ResidualRoute`](Kernel::ResidualRoute) and [`CombineResidual`](Kernel::CombineResidual) are several of these in one
-//! launch, with the same bits.
+//! launch, with the same bits. Where the best logits may do, [`Candidates`](Kernel::Candidates) finds them,
+//! [`CandidatesMerge`](Kernel::CandidatesMerge) until one list is left, and [`Weigh`](Kernel::Weigh) says how much all weigh.
 //!
 //! Many rows, as those of a prompt, may go another way, whose sums differ in their order only:
 //!
@@ -80,6 +81,12 @@ pub const FLASH_HEAD_DIM: usize = 128;
 /// Positions of a step of [`Kernel::Flash`].
 const FLASH_STEP: usize = 32;
 
+/// Bytes of dynamic shared memory that [`Kernel::Attention`] has to be launched with, of `group` heads that share a key/value head.
+#[must_use]
+pub const fn attention_shared_bytes(group: usize, head_dim: usize) -> usize {
+    group * (head_dim.div_ceil(UNIT) * (UNIT + 4) + SPAN) * size_of::<f32>()
+}
+
 /// Bytes of dynamic shared memory that [`Kernel::Flash`] has to be launched with.
 #[must_use]
 pub const fn flash_shared_bytes(head_dim: usize) -> usize {
@@ -92,6 +99,9 @@ pub const fn flash_shared_bytes(head_dim: usize) -> usize {
 pub const fn flash_mma_shared_bytes(head_dim: usize) -> usize {
     2 * 2 * PAGE * (head_dim / 2 + 4) * size_of::<u32>()
 }
+
+/// Logits that a block of [`Kernel::Candidates`] takes, ranks of [`Kernel::CandidatesMerge`]: at least twice as many as are asked for.
+pub const CANDIDATES_BLOCK: usize = 2048;
 
 /// Weights that a lane unpacks at a time.
 const UNIT: usize = 8;
@@ -360,6 +370,12 @@ pub enum Kernel {
     Gather,
     /// Products of rows by expert, to the places of their pairs.
     Scatter,
+    /// The best tokens of each block of logits.
+    Candidates,
+    /// The best of these.
+    CandidatesMerge,
+    /// What each block of logits weighs in the softmax.
+    Weigh,
 }
 
 impl Kernel {
@@ -397,6 +413,9 @@ impl Kernel {
             Self::Dequantise(format) => ("dequantise", Some(format.name()), None),
             Self::Gather => ("gather", None, None),
             Self::Scatter => ("scatter", None, None),
+            Self::Candidates => ("candidates", None, None),
+            Self::CandidatesMerge => ("candidates_merge", None, None),
+            Self::Weigh => ("weigh", None, None),
         }
     }
 
@@ -486,7 +505,10 @@ impl KernelSet {
             | Kernel::ResidualRoute
             | Kernel::CombineResidual
             | Kernel::Gather
-            | Kernel::Scatter => Self::Plain,
+            | Kernel::Scatter
+            | Kernel::Candidates
+            | Kernel::CandidatesMerge
+            | Kernel::Weigh => Self::Plain,
         }
     }
 
@@ -539,6 +561,9 @@ impl KernelSet {
                 Kernel::CombineResidual,
                 Kernel::Gather,
                 Kernel::Scatter,
+                Kernel::Candidates,
+                Kernel::CandidatesMerge,
+                Kernel::Weigh,
             ],
             Self::FlashMma(head_dim) => vec![Kernel::FlashMma(head_dim)],
             Self::TiledMma(format) => {
@@ -584,6 +609,9 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("attention.cu"),
         file!("bytes.h"),
         file!("cache.h"),
+        file!("candidates.cu"),
+        file!("candidates.h"),
+        file!("candidates_merge.cu"),
         file!("combine.cu"),
         file!("combine_residual.cu"),
         file!("dequantise.cu"),
@@ -638,6 +666,7 @@ pub fn files() -> Vec<(&'static str, Cow<'static, str>)> {
         file!("scatter.cu"),
         file!("slab.h"),
         file!("tiled.h"),
+        file!("weigh.cu"),
     ]
 }
 

@@ -64,7 +64,8 @@ DEVICE float f8_e4m3_to_f32(u8 byte) {
 
 // `cap * tanh(x / cap)`; a cap of 0 is none.
 DEVICE float soft_cap(float x, float cap) {
-    return cap > 0.0f ? cap * tanhf(x / cap) : x;
+    // The division is the same for many values, and then done once.
+    return cap > 0.0f ? cap * tanhf(x * (1.0f / cap)) : x;
 }
 
 // GELU by its tanh approximation.

@@ -82,73 +82,81 @@ struct Pairs<q3_k> {
     }
 };
 
-// The element of a table whose rows of 128 bytes byte `index` of a word numbers, `offset` bytes into the row. The word is shifted only
-// as far as addresses want it.
+// Words of a row of a table of 256 rows: as many as there are banks, so that lanes which look up different rows find them in different
+// ones.
+#define TABLE_ROW 32
+
+// This lane's words, as a T, of the row that byte `index` of a word numbers. The word is shifted only as far as addresses want it.
 template <class T>
-DEVICE T row_element(Shared<T> table, u32 word, int index, int offset) {
+DEVICE T table_element(Shared<u32> table, u32 word, int index) {
     const int down = index * 8 - 7;
-    const u32 bytes = ((down < 0 ? word << -down : word >> down) & 0x7f80) | offset;
+    const u32 own = threadIdx.x % (TABLE_ROW * 4 / sizeof(T)) * sizeof(T);
+    const u32 bytes = ((down < 0 ? word << -down : word >> down) & 0x7f80) | own;
 #ifdef SIMT_HOST
-    return table[bytes / sizeof(T)];
+    if constexpr (sizeof(T) == 4) {
+        return {table[bytes / 4]};
+    } else {
+        return load_both(table + bytes / 4);
+    }
 #else
     return *(const T*)((const u8*)table + bytes);
 #endif
 }
 
-// A word of table IQ4's values for each two codes, in a column of banks for each lane.
+// A word of table IQ4's values for each two codes.
 template <>
 struct Pairs<iq4_xs> {
     struct Table {
-        Shared<u32> pairs; // [256, TILE_LANES]
+        Shared<u32> words; // [16, 16, TABLE_ROW]: by the second code, then by the first
     };
 
     DEVICE Table table() {
-        SHARED(u32, pairs, 256 * TILE_LANES);
-        for (int i = threadIdx.x; i < 256 * TILE_LANES; i += THREADS) {
-            const int code = i / TILE_LANES;
-            pairs[i] = bf16_pair(IQ4[code & 15], IQ4[code >> 4]);
-        }
-        __syncthreads();
-        return {pairs};
-    }
-
-    DEVICE void load(u32 (&out)[2], const Table& table, const u32 (&words)[8], int step) {
-        const int offset = threadIdx.x % TILE_LANES * sizeof(u32);
+        SHARED(u32, words, 256 * TABLE_ROW);
+        static_assert(THREADS / TABLE_ROW == 8, "a thread has two of the first codes");
+        const int row = threadIdx.x / TABLE_ROW, column = threadIdx.x % TABLE_ROW;
+        const float firsts[2] = {IQ4[row], IQ4[row + 8]};
 #pragma unroll
-        for (int i = 0; i < 2; ++i) out[i] = row_element<u32>(table.pairs, words[step / 2], step % 2 * 2 + i, offset);
-    }
-};
-
-// A point's four coordinates, in a column of banks for each lane of half a team.
-template <>
-struct Pairs<iq3_xxs> {
-    typedef Packed<iq3_xxs> P;
-    static const int COPIES = 16;
-    struct Table {
-        Shared<u64> points; // [256, COPIES]
-    };
-
-    DEVICE Table table() {
-        SHARED(u64, points, 256 * COPIES);
-        for (int point = threadIdx.x; point < 256; point += THREADS) {
-            const u32 bytes = IQ3_XXS[point];
-            const u32 first = bf16_pair(byte_of(bytes, 0), byte_of(bytes, 1));
-            const u32 second = bf16_pair(byte_of(bytes, 2), byte_of(bytes, 3));
-            // Threads begin at different banks.
-            for (int i = 0; i < COPIES; ++i) {
-                points[point * COPIES + (point + i) % COPIES] = first | (u64)second << 32;
+        for (int second = 0; second < 16; ++second) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                words[(second * 16 + i * 8 + row) * TABLE_ROW + column] = bf16_pair(firsts[i], IQ4[second]);
             }
         }
         __syncthreads();
-        return {points};
+        return {words};
+    }
+
+    DEVICE void load(u32 (&out)[2], const Table& table, const u32 (&words)[8], int step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) out[i] = table_element<u32>(table.words, words[step / 2], step % 2 * 2 + i);
+    }
+};
+
+// A point's four coordinates.
+template <>
+struct Pairs<iq3_xxs> {
+    typedef Packed<iq3_xxs> P;
+    struct Table {
+        Shared<u32> words; // [256, TABLE_ROW]: two for each of half as many lanes
+    };
+
+    DEVICE Table table() {
+        SHARED(u32, words, 256 * TABLE_ROW);
+        for (int point = threadIdx.x / 8; point < 256; point += THREADS / 8) {
+            const u32 bytes = IQ3_XXS[point];
+            const u32 first = bf16_pair(byte_of(bytes, 0), byte_of(bytes, 1));
+            const u32 second = bf16_pair(byte_of(bytes, 2), byte_of(bytes, 3));
+            store_four(words + point * TABLE_ROW + threadIdx.x % 8 * 4, {first, second, first, second});
+        }
+        __syncthreads();
+        return {words};
     }
 
     DEVICE void load(u32 (&out)[2], const Table& table, const u32 (&words)[P::WORDS], int step) {
-        const int offset = threadIdx.x % COPIES * sizeof(u64);
-        const u64 four = row_element<u64>(table.points, words[step / 4], step % 4, offset);
+        const Both<u32> four = table_element<Both<u32>>(table.words, words[step / 4], step % 4);
         const u32 signs = words[4 + step / 8];
-        out[0] = (u32)four ^ (signs << (15 - P::sign_place(step, 0)) & 0x80008000u);
-        out[1] = (u32)(four >> 32) ^ (signs << (15 - P::sign_place(step, 2)) & 0x80008000u);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) out[i] = four.values[i] ^ (signs << (15 - P::sign_place(step, 2 * i)) & 0x80008000u);
     }
 };
 

@@ -213,27 +213,35 @@ struct Strip<Packed<F>, MOST> {
     }
 };
 
+// The weights of a step of one of a lane's rows. `beside` is their scale where that lies beside the matrix.
+template <class P>
+DEVICE Four<float> step_weights(const Lane<P>& own, int h, int step, float beside) {
+    const int index = step / P::SCALE_STEPS;
+    const float scale = P::BESIDE ? beside : P::Scales::scale(own.scales[h], index);
+    float value[4];
+    P::values(value, own.words[h], step);
+    Four<float> out;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        out.values[k] = scale * value[k];
+        if (P::MINS) out.values[k] -= P::Scales::min(own.scales[h], index);
+    }
+    return out;
+}
+
 // Of a row: four weights each of two steps or of two lanes.
 template <class F>
 struct RowUnit<Packed<F>> {
     typedef Packed<F> P;
 
     DEVICE void load(float (&out)[UNIT], const Matrix& matrix, int output, int first) {
-        const u8* tiles = tiles_of<P>(matrix.data, matrix.inputs, output);
-        const int row = output % TILE_OUTPUTS, h = row / 8;
+        const u8* tile = tiles_of<P>(matrix.data, matrix.inputs, output) + (u64)(first / TILE_INPUTS) * tile_bytes<P>();
         const float beside = BesideScales::at(BesideScales::of(matrix, output), 0, first);
         for (int four = 0; four < UNIT; four += 4) {
             const StepPlace at = step_place<P::RUN>((first + four) % TILE_INPUTS);
-            const u8* tile = tiles + (u64)(first / TILE_INPUTS) * tile_bytes<P>();
-            const Lane<P> own = Lane<P>::load(tile, row % 8 * 4 + at.t);
-            const int index = at.step / P::SCALE_STEPS;
-            const float scale = P::BESIDE ? beside : P::Scales::scale(own.scales[h], index);
-            float value[4];
-            P::values(value, own.words[h], at.step);
-            for (int k = 0; k < 4; ++k) {
-                out[four + k] = scale * value[k];
-                if (P::MINS) out[four + k] -= P::Scales::min(own.scales[h], index);
-            }
+            const Lane<P> own = Lane<P>::load(tile, output % 8 * 4 + at.t);
+            const Four<float> weight = step_weights(own, output % TILE_OUTPUTS / 8, at.step, beside);
+            for (int k = 0; k < 4; ++k) out[four + k] = weight.values[k];
         }
     }
 };

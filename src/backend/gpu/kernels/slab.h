@@ -79,17 +79,9 @@ struct Slab<Packed<F>> {
     DEVICE void write_row(u16* row, const Lane<P>& own, int h, float beside) {
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) {
-            float value[4];
-            P::values(value, own.words[h], step);
-            const int index = step / P::SCALE_STEPS;
-            const float scale = P::BESIDE ? beside : P::Scales::scale(own.scales[h], index);
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                value[k] *= scale;
-                if (P::MINS) value[k] -= P::Scales::min(own.scales[h], index);
-            }
-            const u64 four = two_bf16(value[0], value[1]) | (u64)two_bf16(value[2], value[3]) << 32;
-            ((Eight*)(row + step_input<P::RUN>(step, threadIdx.x % 4)))->bytes = four;
+            const Four<float> weight = step_weights(own, h, step, beside);
+            const u64 low = two_bf16(weight.values[0], weight.values[1]), high = two_bf16(weight.values[2], weight.values[3]);
+            ((Eight*)(row + step_input<P::RUN>(step, threadIdx.x % 4)))->bytes = low | high << 32;
         }
     }
 };

@@ -1,14 +1,15 @@
-//! What both sides must agree on, as headers of the kernels: constants and the tables of formats. Uses `quant`.
+//! What both sides must agree on, as headers of the kernels: constants and the tables of formats. Uses `quant` and `softmax`.
 
 use std::fmt::{Display, Write};
 
 use super::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, FLASH_STEP, IN_OUT_STRIP, MAX_EXPERTS, MMA_INPUTS,
-    MMA_OUTPUTS, MMA_ROWS, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS, TILED_OUTPUTS, TILED_ROWS,
-    UNIT,
+    CANDIDATES_BLOCK, FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, FLASH_STEP, IN_OUT_STRIP,
+    MAX_EXPERTS, MMA_INPUTS, MMA_OUTPUTS, MMA_ROWS, OUT_IN_STRIP, SPAN, THREADS, TILE_INPUTS, TILE_OUTPUTS,
+    TILED_OUTPUTS, TILED_ROWS, UNIT,
 };
 use crate::backend::PAGE;
 use crate::quant::{grids, iq4};
+use crate::softmax;
 
 /// `generated.h`.
 pub(super) fn constants() -> String {
@@ -31,9 +32,13 @@ pub(super) fn constants() -> String {
         ("FLASH_MMA_QUERIES", FLASH_MMA_QUERIES),
         ("FLASH_HEAD_DIM", FLASH_HEAD_DIM),
         ("FLASH_STEP", FLASH_STEP),
+        ("CANDIDATES_BLOCK", CANDIDATES_BLOCK),
+        ("SOFTMAX_BITS", softmax::BITS as usize),
     ];
     let lines = constants.map(|(name, value)| format!("#define {name} {value}\n"));
-    format!("#pragma once\n{}", lines.concat())
+    // Written so that they are read as the same bits.
+    let coefficients = softmax::EXP2.map(|coefficient| format!("{coefficient:e}")).join(", ");
+    format!("#pragma once\n{}#define SOFTMAX_COEFFICIENTS {coefficients}\n", lines.concat())
 }
 
 /// `tables.h`: the lattices with the first coordinate in the lowest byte, and the values of IQ4.

@@ -6,6 +6,7 @@ use super::Gpu;
 use super::cache::Cache;
 use super::products::FEW_ROWS;
 use super::scratch::{Scratch, write_i32};
+use crate::backend::gpu::activations::SPAN_BYTES;
 use crate::backend::gpu::kernels::{self, SPAN};
 use crate::backend::gpu::{DevicePointer, Runtime};
 use crate::backend::{BackendError, Batch, KvType, page_bytes};
@@ -13,9 +14,6 @@ use crate::error::Result;
 
 /// Rows of a sequence from which on tiles of them go over its positions together.
 const TILED_ROWS: usize = 8;
-
-/// Bytes of the spans of attention that are kept until they are merged: bounds the rows that attend at a time.
-const SPAN_BYTES: usize = 64 << 20;
 
 /// Rows of blocks that a launch may have.
 pub(super) const MAX_GRID_ROWS: usize = u16::MAX as usize;

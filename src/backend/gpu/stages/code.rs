@@ -24,7 +24,10 @@ impl<R: Runtime> Code<R> {
 
     /// A kernel that is launched with up to `shared` bytes of dynamic shared memory.
     pub(super) fn kernel(&self, kernel: Kernel, shared: usize) -> Result<Function<R>, GpuError> {
-        let set = KernelSet::of(kernel);
+        let (set, name, shared) =
+            (KernelSet::of(kernel), kernel.name(), u32::try_from(shared).unwrap_or(u32::MAX));
+        // What it has beside that is known when it was compiled.
+        self.device.check_shared(&name, shared)?;
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let module = match sets.get(&set) {
             Some(module) => module,
@@ -33,7 +36,29 @@ impl<R: Runtime> Code<R> {
                 sets.entry(set).or_insert(module)
             }
         };
-        module.function(&kernel.name(), u32::try_from(shared).unwrap_or(u32::MAX))
+        module.function(&name, shared)
+    }
+
+    /// The same; `None` where the device has not the instructions or the shared memory for it.
+    pub(super) fn kernel_that_fits(
+        &self,
+        kernel: Kernel,
+        shared: usize,
+    ) -> Result<Option<Function<R>>, GpuError> {
+        if !self.has_instructions(kernel) {
+            return Ok(None);
+        }
+        match self.kernel(kernel, shared) {
+            Err(reason @ GpuError::SharedMemory { .. }) => {
+                log::info!("not used: {reason}");
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+
+    fn has_instructions(&self, kernel: Kernel) -> bool {
+        kernel.runs_on(&self.device.properties().architecture)
     }
 
     /// A kernel for each size of tile.
@@ -43,7 +68,8 @@ impl<R: Runtime> Code<R> {
         format: Format,
     ) -> Result<Tiles<R>, GpuError> {
         // The same for one row and for several, which then have the same bits.
-        let mma = format.with_mma().filter(|mma| self.rounds && self.can(kernel(*mma, Rows::One), 0));
+        let mma =
+            format.with_mma().filter(|mma| self.rounds && self.has_instructions(kernel(*mma, Rows::One)));
         let format = mma.unwrap_or(format);
         let [one, four, sixteen] = Rows::ALL.map(|rows| self.kernel(kernel(format, rows), 0));
         Ok(Tiles { functions: Arc::new([one?, four?, sixteen?]), format })
@@ -56,13 +82,15 @@ impl<R: Runtime> Code<R> {
         format: Format,
         inputs: usize,
     ) -> Result<Products<R>, GpuError> {
-        let mma = mma(format);
-        let shared = format.tiled_mma_shared_bytes();
-        let has_mma = self.rounds && format.tiled_mma_fits(inputs) && self.can(mma, shared);
+        let mma = if self.rounds && format.tiled_mma_fits(inputs) {
+            self.kernel_that_fits(mma(format), format.tiled_mma_shared_bytes())?
+        } else {
+            None
+        };
         Ok(Products {
             few: self.tiles(few, format)?,
             tiled: Arc::new(self.kernel(tiled(format), 0)?),
-            mma: has_mma.then(|| self.kernel(mma, shared).map(Arc::new)).transpose()?,
+            mma: mma.map(Arc::new),
             dequantise: self
                 .has_blas
                 .then(|| self.kernel(Kernel::Dequantise(format), 0).map(Arc::new))
@@ -70,16 +98,10 @@ impl<R: Runtime> Code<R> {
         })
     }
 
-    /// Whether the device has the instructions and the shared memory that a kernel needs.
-    pub(super) fn can(&self, kernel: Kernel, shared: usize) -> bool {
-        let properties = self.device.properties();
-        kernel.runs_on(&properties.architecture) && shared <= properties.shared_memory as usize
-    }
-
     fn module(&self, set: KernelSet) -> Result<Module<R>, GpuError> {
         let properties = self.device.properties();
         let mut kernels = set.kernels();
-        kernels.retain(|kernel| kernel.runs_on(&properties.architecture));
+        kernels.retain(|kernel| self.has_instructions(*kernel));
         let files = files();
         let headers: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_ref())).collect();
         let (name, text) = (format!("{}.cu", set.name()), source(properties.warp, &kernels));

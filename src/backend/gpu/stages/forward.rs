@@ -69,7 +69,9 @@ impl<R: Runtime> Gpu<R> {
         if layers.len() > self.config.layers {
             return Err(BackendError::Batch.into());
         }
+        let turn = self.turn()?;
         self.plan(batch, cache, scratch)?;
+        drop(turn);
         if !self.graphs || scratch.rows > FEW_ROWS || layers.is_empty() {
             return self.queue_throttled(layers, cache.kv, scratch, done);
         }
@@ -87,10 +89,26 @@ impl<R: Runtime> Gpu<R> {
             graphs.push((key, None));
             return Ok(());
         };
+        if !self.queue_graph(place, layers, cache.kv, scratch)? {
+            return self.queue_throttled(layers, cache.kv, scratch, done);
+        }
+        layers.iter().try_for_each(|_| done())
+    }
+
+    /// Queues all layers as the graph of this place, which is captured first if it was not; unless that cannot be.
+    fn queue_graph(
+        &self,
+        place: usize,
+        layers: &[Layer<R>],
+        kv: KvType,
+        scratch: &mut Scratch<R>,
+    ) -> Result<bool> {
+        // From the first captured call to the last: who else uses the stream meanwhile would be captured too.
+        let _turn = self.turn()?;
         if scratch.graphs.0[place].1.is_none() {
             let mut queued = Ok(());
             let graph = self.stream.capture(|| {
-                queued = self.queue_layers(layers, cache.kv, scratch, |_| Ok(()));
+                queued = (0..layers.len()).try_for_each(|index| self.queue_layer(layers, index, kv, scratch));
                 Ok(())
             });
             match queued.and(graph.map_err(Into::into)) {
@@ -99,7 +117,7 @@ impl<R: Runtime> Gpu<R> {
                     // Another model that waits for the whole device in the meantime is enough. Nothing was queued.
                     log::debug!("a pass was not captured: {reason}");
                     scratch.graphs.0.remove(place);
-                    return self.queue_throttled(layers, cache.kv, scratch, done);
+                    return Ok(false);
                 }
             }
         }
@@ -107,7 +125,7 @@ impl<R: Runtime> Gpu<R> {
             // SAFETY: its buffers are those of the key, which are there; its kernels are the device's, which the layers keep.
             unsafe { self.stream.launch_graph(graph) }?;
         }
-        layers.iter().try_for_each(|_| done())
+        Ok(true)
     }
 
     /// Queues all layers, never far ahead of the device.
@@ -118,46 +136,41 @@ impl<R: Runtime> Gpu<R> {
         scratch: &mut Scratch<R>,
         done: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let mut events = std::mem::take(&mut scratch.queued);
-        while events.len() < AHEAD {
-            events.push(self.device.event()?);
+        while scratch.queued.len() < AHEAD {
+            scratch.queued.push(self.device.event()?);
         }
-        let queued = self.queue_layers(layers, kv, scratch, |index| {
-            let event = &events[index % AHEAD];
+        for index in 0..layers.len() {
             if index >= AHEAD {
-                event.synchronize()?;
+                scratch.queued[index % AHEAD].synchronize()?;
                 done()?;
             }
-            Ok(self.stream.record(event)?)
-        });
-        scratch.queued = events;
-        queued?;
+            let _turn = self.turn()?;
+            self.queue_layer(layers, index, kv, scratch)?;
+            self.stream.record(&scratch.queued[index % AHEAD])?;
+        }
         (0..AHEAD.min(layers.len())).try_for_each(|_| done())
     }
 
-    /// Queues all layers; `queued` is called after each.
-    fn queue_layers(
+    /// Queues a layer, with the norm before the first, and before the next.
+    fn queue_layer(
         &self,
         layers: &[Layer<R>],
+        index: usize,
         kv: KvType,
         scratch: &mut Scratch<R>,
-        mut queued: impl FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        for (index, layer) in layers.iter().enumerate() {
-            if index == 0 {
-                let bytes = scratch.rows * self.config.width * size_of::<f32>();
-                scratch.normed.make(&self.device, bytes)?;
-                let (all, rows) = (DevicePointer(0), scratch.rows);
-                self.norm(scratch, &scratch.normed, all, rows, &layer.attention_norm, self.round())?;
-            }
-            self.attend_normed(layer, index, kv, scratch)?;
-            let groups = self.add_and_route(layer, scratch)?;
-            self.run_experts(layer, &groups, scratch)?;
-            let next = layers.get(index + 1).map(|next| &*next.attention_norm);
-            self.combine_and_add(layer, next, scratch)?;
-            queued(index)?;
+        let Some(layer) = layers.get(index) else { return Ok(()) };
+        if index == 0 {
+            let bytes = scratch.rows * self.config.width * size_of::<f32>();
+            scratch.normed.make(&self.device, bytes)?;
+            let (all, rows) = (DevicePointer(0), scratch.rows);
+            self.norm(scratch, &scratch.normed, all, rows, &layer.attention_norm, self.round())?;
         }
-        Ok(())
+        self.attend_normed(layer, index, kv, scratch)?;
+        let groups = self.add_and_route(layer, scratch)?;
+        self.run_experts(layer, &groups, scratch)?;
+        let next = layers.get(index + 1).map(|next| &*next.attention_norm);
+        self.combine_and_add(layer, next, scratch)
     }
 
     /// Attention of rows that are normed, up to its output projection.
@@ -173,9 +186,8 @@ impl<R: Runtime> Gpu<R> {
         scratch.query.make(&self.device, bytes(self.config.query_width()))?;
         scratch.attended.make(&self.device, bytes(self.config.query_width()))?;
         scratch.branch.make(&self.device, bytes(self.config.width))?;
-        let way = self.way(layer, rows);
-        self.project(way, layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
+        self.project(layer, &self.cache_of(scratch, kv, index, 0), scratch)?;
         self.attend(index, kv, scratch)?;
-        self.project_output(way, layer, scratch)
+        self.project_output(layer, scratch)
     }
 }

@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::slot::Slot;
 use crate::backend::gpu::kernels::{THREADS, TILE_INPUTS, TILE_OUTPUTS};
 use crate::backend::gpu::{
-    Buffer, Device, DevicePointer, Event, Function, GpuError, Launch, Pinned, Runtime, Stream,
+    Buffer, Device, DevicePointer, Event, Function, GpuError, Launch, Runtime, Stream,
 };
 use crate::backend::{BackendError, values};
 use crate::control::{Control, Task};
@@ -126,13 +127,6 @@ fn blocks<'a, R: Runtime>(transfers: &'a [Transfer<'a, R>]) -> impl Iterator<Ite
     })
 }
 
-/// A part of the ring.
-struct Slot<R: Runtime> {
-    bytes: Pinned<R>, // [BLOCK]
-    /// When what it held was copied.
-    copied: Event<R>,
-}
-
 /// Where a stored matrix waits on the device to be packed.
 struct Staging<R: Runtime> {
     stored: Option<Buffer<R>>,
@@ -158,22 +152,21 @@ pub(super) struct Loader<R: Runtime> {
     /// [`Kernel::Generate`](crate::backend::gpu::kernels::Kernel::Generate).
     generate: Function<R>,
     readers: usize,
-    ring: Vec<Slot<R>>,
+    ring: Vec<Slot<R>>, // of BLOCK bytes each
     /// One is copied to while the other is packed.
     staging: [Staging<R>; 2],
 }
 
 impl<R: Runtime> Loader<R> {
     pub(super) fn new(device: &Device<R>, generate: Function<R>) -> Result<Self> {
-        let slot = |_| Ok(Slot { bytes: device.pinned(BLOCK)?, copied: device.event()? });
-        let ring = (0..BLOCKS).map(slot).collect::<Result<_>>()?;
+        let ring = (0..BLOCKS).map(|_| Slot::new(device, BLOCK)).collect::<Result<_, _>>()?;
         let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
         let (copies, packs) = (device.stream()?, device.stream()?);
         let staging = [Staging::new(device)?, Staging::new(device)?];
         Ok(Self { copies, packs, generate, readers, ring, staging })
     }
 
-    /// Copies all of them. What `stream` is given afterwards sees them; the last copies may still be under way.
+    /// Copies all of them. The last copies may still be under way afterwards.
     ///
     /// After an error the loader is of no more use.
     ///
@@ -182,7 +175,6 @@ impl<R: Runtime> Loader<R> {
     pub(super) fn run(
         &mut self,
         device: &Device<R>,
-        stream: &Stream<R>,
         transfers: &[Transfer<'_, R>],
         control: &Control,
     ) -> Result<()> {
@@ -215,10 +207,15 @@ impl<R: Runtime> Loader<R> {
         })?;
         let (_, free) = work.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.ring.extend(free.try_iter());
+        Ok(())
+    }
+
+    /// What `stream` is given from now on sees all that was copied.
+    pub(super) fn precede(&self, stream: &Stream<R>) -> Result<(), GpuError> {
         if let Some(last) = self.ring.last() {
-            stream.wait(&last.copied)?;
+            stream.wait(last.copied())?;
         }
-        Ok(self.staging.iter().try_for_each(|staging| stream.wait(&staging.packed))?)
+        self.staging.iter().try_for_each(|staging| stream.wait(&staging.packed))
     }
 
     /// Makes room for the largest matrix that is packed.
@@ -293,8 +290,7 @@ impl<R: Runtime> Loader<R> {
                 let (index, filled) = arrivals.recv().map_err(gone)?;
                 early.insert(index, filled);
             };
-            let slot = filled.unwrap_or_else(|panic| resume_unwind(panic))?;
-            let bytes = &slot.bytes[..range.len()];
+            let mut slot = filled.unwrap_or_else(|panic| resume_unwind(panic))?;
             let staging = &self.staging[packed % self.staging.len()];
             let (to, at) = match (&transfer.pack, &staging.stored) {
                 (Some(_), Some(stored)) => (stored, range.start),
@@ -303,9 +299,7 @@ impl<R: Runtime> Loader<R> {
             if transfer.pack.is_some() && range.start == 0 {
                 self.copies.wait(&staging.packed)?;
             }
-            // SAFETY: whoever fills the slot next waits for the event behind the copy; dropping it waits too.
-            unsafe { self.copies.queue_write(to, at, bytes) }?;
-            self.copies.record(&slot.copied)?;
+            slot.send(&self.copies, to, at, range.len())?;
             if let Some(pack) = transfer.pack.as_ref().filter(|_| range.end == transfer.content.bytes()) {
                 self.copies.record(&staging.copied)?;
                 self.packs.wait(&staging.copied)?;
@@ -337,8 +331,7 @@ fn fill<'a, R: Runtime, I: Iterator<Item = Block<'a, R>>>(
     };
     while let Some(((index, (transfer, range)), mut slot)) = next() {
         let read = || {
-            slot.copied.synchronize()?;
-            transfer.content.read(range.start, &mut slot.bytes[..range.len()], control)?;
+            transfer.content.read(range.start, &mut slot.free()?[..range.len()], control)?;
             Ok(slot)
         };
         if filled.send((index, catch_unwind(AssertUnwindSafe(read)))).is_err() {

@@ -6,6 +6,7 @@
 
 mod attention;
 mod cache;
+mod candidates;
 mod code;
 mod forward;
 mod load;
@@ -13,10 +14,11 @@ mod plain;
 mod products;
 mod scratch;
 mod slabs;
+mod slot;
 mod weights;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::cache::Cache;
 use self::code::Code;
@@ -25,12 +27,13 @@ use self::plain::Kernels;
 use self::products::Way;
 use self::scratch::{Room, Scratch, write_i32};
 use self::weights::{Head, Layer};
+use super::device::Bound;
 use super::kernels::MAX_EXPERTS;
 use super::{Blas, CompileOptions, Device, DevicePointer, GpuError, Pinned, Runtime, Stream};
 use crate::backend::values::Rotary;
 use crate::backend::{
-    Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
-    stage_by_stage,
+    Backend, BackendError, Batch, Branch, Candidates, KvPart, KvType, Observer, PAGE, PageId, Precision,
+    Routing, stage_by_stage,
 };
 use crate::config::ModelConfig;
 use crate::control::Control;
@@ -99,10 +102,15 @@ impl GpuOptions {
     }
 }
 
+/// The right to use a device's stream, with the device bound to the calling thread once for all that is done meanwhile.
+struct Turn<'a, R: Runtime> {
+    _bound: Bound<'a, R>,
+    _turn: MutexGuard<'a, ()>,
+}
+
 /// One graphics processor.
 ///
-/// All of its work goes through one stream, which passes are captured from: stages of one `Gpu` are to be called by one thread at a
-/// time, whatever scratch and cache they are given. [`Model`](crate::Model) sees to that.
+/// All of its work goes through one stream, which passes are captured from: threads that call its stages take turns.
 pub struct Gpu<R: Runtime> {
     config: ModelConfig,
     precision: Precision,
@@ -112,11 +120,14 @@ pub struct Gpu<R: Runtime> {
     /// Whether matrices are packed, where they can be.
     packs: bool,
     rotary: Rotary,
-    kernels: Kernels<R>,
-    code: Code<R>,
+    // Streams, which wait for their work when they are dropped, come before the code that this works with.
     stream: Stream<R>,
+    /// Held by who queues work on the stream or captures it, and never while a host's code runs.
+    turn: Mutex<()>,
     /// While weights are loaded.
     loader: Mutex<Option<Loader<R>>>,
+    kernels: Kernels<R>,
+    code: Code<R>,
     device: Device<R>,
     ordinal: usize,
 }
@@ -154,13 +165,21 @@ impl<R: Runtime> Gpu<R> {
             blas,
             packs,
             rotary,
+            stream,
+            turn: Mutex::default(),
+            loader,
             kernels,
             code,
-            stream,
-            loader,
             device,
             ordinal,
         })
+    }
+
+    /// Waits for the right to use the stream.
+    fn turn(&self) -> Result<Turn<'_, R>> {
+        // Nothing that a panic could leave behind is guarded.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Turn { _bound: self.device.bind()?, _turn: turn })
     }
 
     /// Makes sure that angles of positions below `len` are on the device.
@@ -231,6 +250,25 @@ impl<R: Runtime> Gpu<R> {
         scratch.outputs.make(&self.device, rows.len() * width * size_of::<f32>())?;
         Ok(())
     }
+
+    /// Logits of some rows, in `scratch.outputs`.
+    fn make_logits(&self, head: &Head<R>, rows: &[u32], scratch: &mut Scratch<R>) -> Result<()> {
+        let config = &self.config;
+        scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
+        self.want(rows, config.vocab, scratch)?;
+        let output = head.output.as_ref().unwrap_or(&head.embedding);
+        let (numbers, factors) =
+            (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
+        self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
+        let way = Way::without_slabs(rows.len(), head.output_products.mma.is_some());
+        if way == Way::Mma {
+            self.make_narrow(rows.len(), config.width, scratch)?;
+            let values = rows.len() * config.width;
+            self.narrow(&scratch.normed, values, output.format.has_minima(), scratch)?;
+        }
+        let (to, from, products) = (&scratch.outputs, &scratch.normed, &head.output_products);
+        self.linear(way, to, from, output, products, rows.len(), factors, scratch)
+    }
 }
 
 /// Bytes of the device's as numbers.
@@ -261,6 +299,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn loaded(&self) -> Result<()> {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(loader);
+        let _turn = self.turn()?;
         // Whatever went wrong with a copy is told here.
         Ok(self.stream.synchronize()?)
     }
@@ -274,14 +313,18 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn allocate_page(&self, cache: &mut Cache<R>, page: PageId) -> Result<()> {
+        let _turn = self.turn()?;
         self.make_page(cache, page)
     }
 
     fn free_page(&self, cache: &mut Cache<R>, page: PageId) {
+        // Without it, a capture may end, and nothing else.
+        let _turn = self.turn();
         cache.free(page);
     }
 
     fn copy_page(&self, cache: &mut Cache<R>, from: PageId, to: PageId) -> Result<()> {
+        let _turn = self.turn()?;
         self.copy_whole_page(cache, from, to)
     }
 
@@ -293,6 +336,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         out: &mut [u8],
     ) -> Result<()> {
+        let _turn = self.turn()?;
         self.read_part(cache, page, layer, part, out)
     }
 
@@ -304,6 +348,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         part: KvPart,
         values: &[u8],
     ) -> Result<()> {
+        let _turn = self.turn()?;
         self.write_part(cache, page, layer, part, values)
     }
 
@@ -312,6 +357,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if rows.iter().any(|row| row.token as usize >= head.embedding.outputs) {
             return Err(BackendError::Batch.into());
         }
+        let _turn = self.turn()?;
         scratch.rows = rows.len();
         scratch.plan.is_current = false;
         let positions = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
@@ -347,6 +393,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         if index >= self.config.layers {
             return Err(BackendError::Batch.into());
         }
+        let _turn = self.turn()?;
         self.plan(batch, cache, scratch)?;
         let (all, rows) = (DevicePointer(0), scratch.rows);
         scratch.normed.make(&self.device, rows * self.config.width * size_of::<f32>())?;
@@ -355,10 +402,12 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn route(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
+        let _turn = self.turn()?;
         self.route_rows(layer, scratch)
     }
 
     fn experts(&self, layer: &Layer<R>, _: &Batch<'_>, scratch: &mut Scratch<R>) -> Result<()> {
+        let _turn = self.turn()?;
         let groups = self.make_groups(scratch)?;
         self.group(&groups, scratch)?;
         self.run_experts(layer, &groups, scratch)?;
@@ -377,6 +426,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             Branch::Attention => &layer.post_attention_norm,
             Branch::Experts => &layer.post_moe_norm,
         };
+        let _turn = self.turn()?;
         self.add_branch(scale, scratch)
     }
 
@@ -388,23 +438,41 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         logits: &mut [f32],
     ) -> Result<()> {
-        let config = &self.config;
-        scratch.normed.make(&self.device, rows.len() * config.width * size_of::<f32>())?;
-        self.want(rows, config.vocab, scratch)?;
-        let output = head.output.as_ref().unwrap_or(&head.embedding);
-        let (numbers, factors) =
-            (scratch.output_rows.pointer(), [config.output_scale, config.output_cap.unwrap_or(0.0)]);
-        self.norm(scratch, &scratch.normed, numbers, rows.len(), &head.norm, self.round())?;
-        let way = Way::of_head(head, rows.len());
-        if way == Way::Mma {
-            self.make_narrow(rows.len(), config.width, scratch)?;
-            let values = rows.len() * config.width;
-            self.narrow(&scratch.normed, values, output.format.has_minima(), scratch)?;
-        }
-        let (to, from, products) = (&scratch.outputs, &scratch.normed, &head.output_products);
-        self.linear(way, to, from, output, products, rows.len(), factors, scratch)?;
+        let _turn = self.turn()?;
+        self.make_logits(head, rows, scratch)?;
         copy_values(self.returned(&scratch.outputs, size_of_val(logits), &mut scratch.returned)?, logits);
         Ok(())
+    }
+
+    fn keeps_logits(&self) -> bool {
+        true
+    }
+
+    fn candidates(
+        &self,
+        head: &Head<R>,
+        _: &Batch<'_>,
+        rows: &[u32],
+        scratch: &mut Scratch<R>,
+        _: &mut [f32],
+        out: &mut [Candidates],
+    ) -> Result<()> {
+        let _turn = self.turn()?;
+        self.make_logits(head, rows, scratch)?;
+        let count = rows.len().min(out.len());
+        self.find_candidates(scratch, &mut out[..count])
+    }
+
+    fn logits_of_candidates(
+        &self,
+        _: &Head<R>,
+        _: &Batch<'_>,
+        (index, _): (usize, u32),
+        scratch: &mut Scratch<R>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let _turn = self.turn()?;
+        self.read_row(index, scratch, logits)
     }
 
     fn normed(
@@ -415,6 +483,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         scratch: &mut Scratch<R>,
         out: &mut [f32],
     ) -> Result<()> {
+        let _turn = self.turn()?;
         self.want(rows, self.config.width, scratch)?;
         let numbers = scratch.output_rows.pointer();
         self.norm(scratch, &scratch.outputs, numbers, rows.len(), &head.norm, 0)?;
@@ -438,6 +507,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn write_hidden(&self, scratch: &mut Scratch<R>, hidden: &[f32]) -> Result<()> {
+        let _turn = self.turn()?;
         let bytes = size_of_val(hidden);
         let pinned = self.pinned(bytes, &mut scratch.returned)?;
         pinned.as_chunks_mut().0.iter_mut().zip(hidden).for_each(|(out, x)| *out = x.to_le_bytes());
@@ -448,6 +518,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn read_hidden(&self, scratch: &mut Scratch<R>, out: &mut [f32]) -> Result<()> {
+        let _turn = self.turn()?;
         copy_values(self.returned(&scratch.hidden, size_of_val(out), &mut scratch.returned)?, out);
         Ok(())
     }
@@ -455,16 +526,21 @@ impl<R: Runtime> Backend for Gpu<R> {
     fn observe_routing(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let selected = scratch.rows * self.config.selected_experts;
         let probabilities = scratch.rows * self.config.experts;
+        let turn = self.turn()?;
         let probabilities = &self.numbers(&scratch.probabilities, probabilities, f32::from_le_bytes)?;
         let experts = &self.numbers(&scratch.selection, selected, u32::from_le_bytes)?;
         let gates = &self.numbers(&scratch.gates, selected, f32::from_le_bytes)?;
+        drop(turn);
         observer.routing(layer, &Routing { probabilities, experts, gates });
         Ok(())
     }
 
     fn observe_hidden(&self, scratch: &Scratch<R>, layer: usize, observer: &mut dyn Observer) -> Result<()> {
         let hidden = scratch.rows * self.config.width;
-        observer.hidden(layer, &self.numbers(&scratch.hidden, hidden, f32::from_le_bytes)?);
+        let turn = self.turn()?;
+        let hidden = self.numbers(&scratch.hidden, hidden, f32::from_le_bytes)?;
+        drop(turn);
+        observer.hidden(layer, &hidden);
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use super::scratch::{Room, Scratch};
 use super::slabs::Slabs;
 use super::weights::Layer;
 use crate::backend::gpu::kernels::{
-    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, Groups, Kernel, Routed, Router, SPAN, THREADS,
-    flash_mma_shared_bytes, flash_shared_bytes,
+    FLASH_HEAD_DIM, FLASH_MMA_QUERIES, FLASH_QUERIES, Groups, Kernel, Routed, Router, THREADS,
+    attention_shared_bytes, flash_mma_shared_bytes, flash_shared_bytes,
 };
 use crate::backend::gpu::{Argument, Buffer, DevicePointer, Function, GpuError, Launch, Runtime};
 use crate::backend::{KvType, Precision};
@@ -30,6 +30,9 @@ pub(super) struct Kernels<R: Runtime> {
     pub(super) activate: Function<R>,
     combine: Function<R>,
     combine_residual: Function<R>,
+    pub(super) candidates: Function<R>,
+    pub(super) candidates_merge: Function<R>,
+    pub(super) weigh: Function<R>,
     pub(super) slabs: Option<Slabs<R>>,
 }
 
@@ -67,14 +70,17 @@ impl<R: Runtime> Flash<R> {
     fn new(code: &Code<R>, config: &ModelConfig, precision: Precision) -> Result<Option<Self>, GpuError> {
         let (dim, group) = (config.head_dim, config.heads / config.kv_heads);
         let (shared, mma_shared) = (flash_shared_bytes(dim), flash_mma_shared_bytes(dim));
-        if group > FLASH_QUERIES || dim > FLASH_HEAD_DIM || !code.can(Kernel::Flash(KvType::F32), shared) {
+        if group > FLASH_QUERIES || dim > FLASH_HEAD_DIM {
             return Ok(None);
         }
-        let kernel = Kernel::FlashMma(dim);
-        let has_mma =
-            precision == Precision::Standard && dim.is_multiple_of(16) && code.can(kernel, mma_shared);
-        let mma = has_mma.then(|| Ok::<_, GpuError>((code.kernel(kernel, mma_shared)?, mma_shared)));
-        Ok(Some(Self { portable: ForKv::new(code, Kernel::Flash, shared)?, mma: mma.transpose()? }))
+        let kernel = |kv| code.kernel_that_fits(Kernel::Flash(kv), shared);
+        let (Some(f32), Some(bf16)) = (kernel(KvType::F32)?, kernel(KvType::BF16)?) else { return Ok(None) };
+        let mma = if precision == Precision::Standard && dim.is_multiple_of(16) {
+            code.kernel_that_fits(Kernel::FlashMma(dim), mma_shared)?
+        } else {
+            None
+        };
+        Ok(Some(Self { portable: ForKv { f32, bf16, shared }, mma: mma.map(|mma| (mma, mma_shared)) }))
     }
 
     /// The kernel for a type of cache, its shared memory, and the queries of its tiles.
@@ -89,7 +95,7 @@ impl<R: Runtime> Flash<R> {
 impl<R: Runtime> Kernels<R> {
     pub(super) fn new(code: &Code<R>, config: &ModelConfig, precision: Precision) -> Result<Self, GpuError> {
         let group = config.heads / config.kv_heads;
-        let attention_shared = group * (config.head_dim + SPAN) * size_of::<f32>();
+        let attention_shared = attention_shared_bytes(group, config.head_dim);
         let kernel = |kernel| code.kernel(kernel, 0);
         let router = |kernel| code.kernel(kernel, router_shared(config));
         Ok(Self {
@@ -107,6 +113,9 @@ impl<R: Runtime> Kernels<R> {
             activate: kernel(Kernel::Activate)?,
             combine: kernel(Kernel::Combine)?,
             combine_residual: kernel(Kernel::CombineResidual)?,
+            candidates: kernel(Kernel::Candidates)?,
+            candidates_merge: kernel(Kernel::CandidatesMerge)?,
+            weigh: kernel(Kernel::Weigh)?,
             slabs: code
                 .has_blas
                 .then(|| {

@@ -4,7 +4,7 @@ use super::Gpu;
 use super::code::Products;
 use super::scratch::{Room, Scratch};
 use super::slabs::Part;
-use super::weights::{Activation, Head, Heads, Layer, Weights};
+use super::weights::{Activation, Heads, Layer, Weights};
 use crate::backend::gpu::kernels::{
     self, Groups, MMA_OUTPUTS, MMA_ROWS, Rows, THREADS, TILED_OUTPUTS, TILED_ROWS,
 };
@@ -31,7 +31,8 @@ pub(super) const FEW_ROWS: usize = Rows::Sixteen.count();
 const MOST_VALUES: usize = 1 << 30;
 
 impl Way {
-    fn new(rows: usize, has_mma: bool) -> Self {
+    /// That of products which the vendor's library never does.
+    pub(super) fn without_slabs(rows: usize, has_mma: bool) -> Self {
         match rows {
             0..=FEW_ROWS => Self::Few,
             _ if has_mma => Self::Mma,
@@ -39,16 +40,22 @@ impl Way {
         }
     }
 
-    pub(super) fn of_head<R: Runtime>(head: &Head<R>, rows: usize) -> Self {
-        Self::new(rows, head.output_products.mma.is_some())
+    /// Whether it takes activations of bf16.
+    fn is_narrow(self) -> bool {
+        matches!(self, Self::Mma | Self::Slabs)
+    }
+
+    /// Whether it takes their sums, too.
+    fn has_sums<R: Runtime>(self, weights: &Weights<R>) -> bool {
+        self == Self::Mma && weights.format.has_minima()
     }
 }
 
 impl<R: Runtime> Gpu<R> {
-    pub(super) fn way(&self, layer: &Layer<R>, rows: usize) -> Way {
+    fn way(&self, rows: usize, has_mma: bool) -> Way {
         match self.blas {
             Some((from, _)) if rows >= from.max(FEW_ROWS + 1) => Way::Slabs,
-            _ => Way::new(rows, layer.has_mma),
+            _ => Way::without_slabs(rows, has_mma),
         }
     }
 
@@ -160,15 +167,14 @@ impl<R: Runtime> Gpu<R> {
     /// Queries, keys and values of normed rows; keys and values into the cache.
     pub(super) fn project(
         &self,
-        way: Way,
         layer: &Layer<R>,
         cache: &kernels::Cache,
         scratch: &mut Scratch<R>,
     ) -> Result<()> {
-        if way == Way::Few {
+        if scratch.rows <= FEW_ROWS {
             self.project_few(layer, cache, scratch)
         } else {
-            self.project_many(way, layer, cache, scratch)
+            self.project_many(layer, cache, scratch)
         }
     }
 
@@ -201,29 +207,23 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
-    fn project_many(
-        &self,
-        way: Way,
-        layer: &Layer<R>,
-        cache: &kernels::Cache,
-        scratch: &mut Scratch<R>,
-    ) -> Result<()> {
+    fn project_many(&self, layer: &Layer<R>, cache: &kernels::Cache, scratch: &mut Scratch<R>) -> Result<()> {
         let (config, rows) = (&self.config, scratch.rows);
         let bytes = rows * config.kv_width() * size_of::<f32>();
         scratch.key.make(&self.device, bytes)?;
         scratch.value.make(&self.device, bytes)?;
-        if way == Way::Slabs {
+        let ways = layer.head_products.each_ref().map(|products| self.way(rows, products.mma.is_some()));
+        if ways.contains(&Way::Slabs) {
             self.make_slab(scratch)?;
         }
-        if matches!(way, Way::Mma | Way::Slabs) {
+        if ways.into_iter().any(Way::is_narrow) {
             self.make_narrow(rows, config.width, scratch)?;
-            let minima =
-                way == Way::Mma && layer.query_key_value.iter().any(|weights| weights.format.has_minima());
+            let minima = ways.iter().zip(&layer.query_key_value).any(|(way, weights)| way.has_sums(weights));
             self.narrow(&scratch.normed, rows * config.width, minima, scratch)?;
         }
         let to = [&scratch.query, &scratch.key, &scratch.value];
-        for ((to, weights), products) in to.into_iter().zip(&layer.query_key_value).zip(&layer.head_products)
-        {
+        let products = layer.query_key_value.iter().zip(&layer.head_products);
+        for ((to, way), (weights, products)) in to.into_iter().zip(ways).zip(products) {
             self.linear(way, to, &scratch.normed, weights, products, rows, [1.0, 0.0], scratch)?;
         }
         let [query, keys, values, rotary] =
@@ -246,12 +246,12 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Attention's output projection.
-    pub(super) fn project_output(&self, way: Way, layer: &Layer<R>, scratch: &mut Scratch<R>) -> Result<()> {
+    pub(super) fn project_output(&self, layer: &Layer<R>, scratch: &mut Scratch<R>) -> Result<()> {
         let (rows, width) = (scratch.rows, self.config.query_width());
-        if matches!(way, Way::Mma | Way::Slabs) {
+        let way = self.way(rows, layer.output_products.mma.is_some());
+        if way.is_narrow() {
             self.make_narrow(rows, width, scratch)?;
-            let minima = way == Way::Mma && layer.output.format.has_minima();
-            self.narrow(&scratch.attended, rows * width, minima, scratch)?;
+            self.narrow(&scratch.attended, rows * width, way.has_sums(&layer.output), scratch)?;
         }
         let (to, from) = (&scratch.branch, &scratch.attended);
         self.linear(way, to, from, &layer.output, &layer.output_products, rows, [1.0, 0.0], scratch)
@@ -266,7 +266,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<()> {
         let config = &self.config;
         let pairs = scratch.rows * config.selected_experts;
-        let way = self.way(layer, scratch.rows);
+        let way = self.way(scratch.rows, layer.experts_have_mma);
         if way == Way::Slabs {
             return self.run_experts_by_slabs(layer, groups, scratch);
         }
@@ -277,14 +277,14 @@ impl<R: Runtime> Gpu<R> {
         scratch.activated.make(&self.device, pairs * config.ffn_width * size_of::<f32>())?;
         if way == Way::Mma {
             self.make_narrow(scratch.rows, config.width, scratch)?;
-            let minima = layer.gate.format.has_minima() || layer.up.format.has_minima();
+            let minima = way.has_sums(&layer.gate) || way.has_sums(&layer.up);
             self.narrow(&scratch.normed, scratch.rows * config.width, minima, scratch)?;
         }
         match &layer.activation {
             Activation::Fused(products) => self.gate_up(way, layer, products, groups, scratch)?,
             Activation::Apart(products) => self.gate_and_up(way, layer, products, groups, scratch)?,
         }
-        if way == Way::Mma && layer.down.format.has_minima() {
+        if way.has_sums(&layer.down) {
             scratch.row_sums.make(&self.device, pairs * config.ffn_width.div_ceil(32) * size_of::<f32>())?;
             self.row_sums(&scratch.activated, pairs * config.ffn_width, scratch)?;
         }

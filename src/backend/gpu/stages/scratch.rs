@@ -2,6 +2,7 @@
 
 use super::attention::Plan;
 use super::forward::Graphs;
+use super::slot::Slot;
 use crate::backend::gpu::{Buffer, Device, DevicePointer, Event, GpuError, Pinned, Runtime, Stream};
 
 /// Device memory that grows to what the largest batch needs.
@@ -35,8 +36,8 @@ impl<R: Runtime> Default for Room<R> {
 /// Numbers of the host's that a batch needs on the device.
 pub(super) struct Staged<R: Runtime> {
     room: Room<R>,
-    /// What is on its way, and when it has got there.
-    sent: Option<(Pinned<R>, Event<R>)>,
+    /// What is on its way.
+    sent: Option<Slot<R>>,
 }
 
 impl<R: Runtime> Staged<R> {
@@ -52,24 +53,15 @@ impl<R: Runtime> Staged<R> {
         if self.room.buffer().is_none_or(|buffer| buffer.len() < bytes) {
             self.room.make(device, bytes.next_power_of_two())?;
         }
-        if self.sent.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes) {
+        if self.sent.as_ref().is_none_or(|slot| slot.len() < bytes) {
             self.sent = None;
-            self.sent = Some((device.pinned(bytes.next_power_of_two())?, device.event()?));
+            self.sent = Some(Slot::new(device, bytes.next_power_of_two())?);
         }
-        let (Some((pinned, event)), Some(buffer)) = (&mut self.sent, self.room.buffer()) else {
+        let (Some(slot), Some(buffer)) = (&mut self.sent, self.room.buffer()) else {
             return Ok(());
         };
-        // The last copy may still be reading.
-        event.synchronize()?;
-        write(&mut pinned[..bytes]);
-        // SAFETY: the bytes are written to next after the event that is recorded behind this copy, or dropped, which waits.
-        let queued = unsafe { stream.queue_write(buffer, 0, &pinned[..bytes]) };
-        let recorded = queued.and_then(|()| stream.record(event));
-        if recorded.is_err() {
-            // Nothing tells when the copy is done but waiting for the device, which dropping the memory does.
-            self.sent = None;
-        }
-        recorded
+        write(&mut slot.free()?[..bytes]);
+        slot.send(stream, buffer, 0, bytes)
     }
 
     pub(super) fn pointer(&self) -> DevicePointer {
@@ -128,6 +120,10 @@ pub struct Scratch<R: Runtime> {
     pub(super) sorted: Room<R>,        // [pairs, width], in the order of their experts
     pub(super) slab: Room<R>,          // bf16 [outputs, inputs] or [inputs, outputs] of some outputs
     pub(super) outputs: Room<R>,       // [rows, vocab or width]
+    /// What differences of logits are multiplied by.
+    pub(super) scales: Staged<R>, // f64 [rows, 2]
+    /// The best tokens of blocks of logits, and in the end the totals.
+    pub(super) ranks: [Room<R>; 2], // u64 [rows, blocks, candidates]
     pub(super) graphs: Graphs<R>,
     /// When the last layers that were queued are done.
     pub(super) queued: Vec<Event<R>>,
@@ -170,6 +166,8 @@ impl<R: Runtime> Default for Scratch<R> {
             sorted: Room::default(),
             slab: Room::default(),
             outputs: Room::default(),
+            scales: Staged::default(),
+            ranks: <[Room<R>; 2]>::default(),
             graphs: Graphs::default(),
             queued: Vec::new(),
             returned: None,

@@ -48,8 +48,8 @@ pub(super) enum Activation<R: Runtime> {
 pub struct Layer<R: Runtime> {
     /// No other layer of this process has it.
     pub(super) id: u64,
-    /// Whether all of its products can be done by matrix instructions.
-    pub(super) has_mma: bool,
+    /// Whether all products with experts can be done by matrix instructions: what one makes is what the next takes.
+    pub(super) experts_have_mma: bool,
     pub(super) attention_norm: Arc<Buffer<R>>, // f32 [width]
     pub(super) query_key_value: [Weights<R>; 3],
     pub(super) heads: Vec<Heads<R>>,
@@ -223,12 +223,16 @@ fn grain(matrix: &Matrix) -> Option<[usize; 2]> {
 impl<R: Runtime> Gpu<R> {
     /// Copies what is still to be copied.
     fn transfer(&self, loading: Loading<'_, R>, control: &Control) -> Result<()> {
-        let mut kept = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not kept after an error: it may have lost a part.
+        let kept = || self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out while it runs, since that reports to the host, and not kept after an error: it may have lost a part.
+        let taken = kept().take();
         let new = || Loader::new(&self.device, self.code.kernel(Kernel::Generate, 0)?);
-        let mut loader = kept.take().map_or_else(new, Ok)?;
-        loader.run(&self.device, &self.stream, &loading.transfers, control)?;
-        *kept = Some(loader);
+        let mut loader = taken.map_or_else(new, Ok)?;
+        loader.run(&self.device, &loading.transfers, control)?;
+        let turn = self.turn()?;
+        loader.precede(&self.stream)?;
+        drop(turn);
+        *kept() = Some(loader);
         Ok(())
     }
 
@@ -282,13 +286,11 @@ impl<R: Runtime> Gpu<R> {
             Activation::Fused(products) => std::slice::from_ref(products),
             Activation::Apart(products) => products,
         };
-        // A layer without experts has something of no use in their place.
-        let of_experts = activated.iter().chain([&down_products]).filter(|_| !layer.gate.is_empty());
-        let of_attention = head_products.iter().chain([&output_products]);
-        let has_mma = of_attention.chain(of_experts).all(|products| products.mma.is_some());
+        let experts_have_mma =
+            activated.iter().chain([&down_products]).all(|products| products.mma.is_some());
         let loaded = Layer {
             id: NEXT_ID.fetch_add(1, Relaxed),
-            has_mma,
+            experts_have_mma,
             attention_norm: loading.vector(&layer.attention_norm)?,
             heads: self.heads(&query_key_value)?,
             head_products,

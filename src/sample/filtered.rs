@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::softmax::{Softmax, weight_of_share};
+use crate::candidates::Candidate;
+use crate::softmax::{Softmax, weight_of_share};
 
 /// Logits passed over with one comparison if none of them is good enough.
 const CHUNK: usize = 32;
@@ -10,16 +11,9 @@ const CHUNK: usize = 32;
 /// Candidates gathered before the list is cut back to the best.
 const SLACK: usize = 256;
 
-/// A token that may be drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Candidate {
-    pub(super) token: u32,
-    pub(super) logit: f32,
-}
-
 /// Tokens in the order of their ids, and room to rank them in.
 #[derive(Debug, Default)]
-pub(super) struct Candidates {
+pub(super) struct Filtered {
     list: Vec<Candidate>,
     ranked: Vec<Candidate>,
 }
@@ -35,24 +29,36 @@ pub(super) struct Limits {
     pub(super) min_p: f32,
 }
 
-impl Candidate {
-    /// Higher is better: by logit, equal ones by id.
-    fn rank(self) -> u64 {
-        // Adding 0 makes -0 equal to 0. Floats then order like their bits, negative ones after flipping them.
-        let bits = (self.logit + 0.0).to_bits();
-        let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
-        u64::from(ordered) << 32 | u64::from(!self.token)
-    }
-}
-
 impl Limits {
     /// Whether every token passes.
     pub(super) fn keep_all(self, vocab: usize) -> bool {
         self.top_k >= vocab && self.top_p >= 1.0 && self.min_p <= 0.0
     }
+
+    /// Whether there is a top-p that is a share of all probability, instead of top-k's.
+    pub(super) fn is_share_of_all(self) -> bool {
+        self.top_k == usize::MAX && self.top_p < 1.0
+    }
+
+    /// Whether every token that passes is among the `best`, best first, whatever the logits are that they leave out: none that is better
+    /// than the last of them. `all` is the weight of all logits.
+    pub(super) fn are_met_by(self, best: &[Candidate], softmax: Softmax, all: u64) -> bool {
+        let Some(last) = best.last() else { return false };
+        let last_weight = softmax.weight(last.logit) as f64;
+        if best.len() >= self.top_k || last_weight < weight_of_share(self.min_p) {
+            return true;
+        }
+        let (mut weight, share) = (0, share(self.top_p, all));
+        let end = best.iter().find(|candidate| {
+            weight += softmax.weight(candidate.logit);
+            weight > share
+        });
+        // Those that equal the last of the nucleus are in it.
+        self.is_share_of_all() && end.is_some_and(|end| end.logit > last.logit)
+    }
 }
 
-impl Candidates {
+impl Filtered {
     /// The tokens gathered last, in the order of their ids.
     pub(super) fn as_slice(&self) -> &[Candidate] {
         &self.list
@@ -79,14 +85,28 @@ impl Candidates {
             softmax.logit_below(least.max(outside))
         };
         self.gather(logits, floor, top_k);
+        self.keep_likely(softmax, limits, all);
+        all
+    }
+
+    /// The same from the best tokens, best first, that these limits [need](Limits::are_met_by). `all` is the weight of all logits.
+    pub(super) fn narrow_best(&mut self, best: &[Candidate], softmax: Softmax, limits: Limits, all: u64) {
+        self.list.clear();
+        self.list.extend(best.iter().take(limits.top_k));
+        self.list.sort_unstable_by_key(|candidate| candidate.token);
+        self.keep_likely(softmax, limits, limits.is_share_of_all().then_some(all));
+    }
+
+    /// Applies top-p, a share of `all` or else of the list, and min-p.
+    fn keep_likely(&mut self, softmax: Softmax, Limits { top_p, min_p, .. }: Limits, all: Option<u64>) {
         if top_p < 1.0 {
             let all = all.unwrap_or_else(|| self.total(softmax));
             self.keep_nucleus(softmax, share(top_p, all));
         }
         if min_p > 0.0 {
+            let least = weight_of_share(min_p);
             self.list.retain(|candidate| softmax.weight(candidate.logit) as f64 >= least);
         }
-        all
     }
 
     /// The `count` best of `logits`, best first.

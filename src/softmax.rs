@@ -1,4 +1,4 @@
-//! Softmax in fixed point.
+//! Softmax in fixed point. Uses nothing.
 //!
 //! A token weighs `exp((logit - max) / temperature)` in units of 2^-39: the best token weighs 2^39, and one that weighs less
 //! than half a unit has no chance. Sums of integers are exact, hence the same in any order, block by block or in a subset;
@@ -8,19 +8,19 @@
 use std::f64::consts::{LN_2, LOG2_E};
 
 /// log2 of [`ONE`].
-const BITS: u64 = 39;
+pub(crate) const BITS: u64 = 39;
 
 /// Weight of the best token.
 const ONE: f64 = (1_u64 << BITS) as f64;
 
 /// Most logits there may be: sums of weights stay below 2^64, and ids far below 2^32.
-pub(super) const MAX_VOCAB: usize = 1 << 24;
+pub(crate) const MAX_VOCAB: usize = 1 << 24;
 
 /// Independent sums, so that weighing runs at the width of the machine.
 const LANES: usize = 8;
 
 /// Taylor coefficients of 2^x, ln(2)^n / n!: the relative error is below 1e-11 for |x| <= 1/2.
-const EXP2: [f64; 10] = {
+pub(crate) const EXP2: [f64; 10] = {
     let mut coefficients = [1.0; 10];
     let mut n = 1;
     while n < coefficients.len() {
@@ -30,23 +30,27 @@ const EXP2: [f64; 10] = {
     coefficients
 };
 
+/// What differences of logits at a temperature are multiplied by to become powers of two.
+pub(crate) fn scale(temperature: f32) -> f64 {
+    LOG2_E / f64::from(temperature)
+}
+
 /// The function from logits to weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Softmax {
+pub(crate) struct Softmax {
     max: f64,
-    /// From logits to powers of two.
     scale: f64,
 }
 
 impl Softmax {
     /// The softmax of logits whose maximum is `max`, all below +infinity, at a temperature above 0.
-    pub(super) fn new(max: f32, temperature: f32) -> Self {
-        Self { max: f64::from(max), scale: LOG2_E / f64::from(temperature) }
+    pub(crate) fn new(max: f32, temperature: f32) -> Self {
+        Self { max: f64::from(max), scale: scale(temperature) }
     }
 
     /// How many 2^-39ths of the best token's probability this one has.
     #[inline]
-    pub(super) fn weight(self, logit: f32) -> u64 {
+    pub(crate) fn weight(self, logit: f32) -> u64 {
         // Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits; adding 2^52 does so for positive numbers.
         const ROUND: f64 = 6_755_399_441_055_744.0;
         const ROUND_POSITIVE: f64 = 4_503_599_627_370_496.0;
@@ -65,7 +69,7 @@ impl Softmax {
     }
 
     /// Sum of the weights of `logits`.
-    pub(super) fn total(self, logits: &[f32]) -> u64 {
+    pub(crate) fn total(self, logits: &[f32]) -> u64 {
         let mut totals = [0_u64; LANES];
         let (wide, rest) = logits.as_chunks::<LANES>();
         for logits in wide {
@@ -77,20 +81,20 @@ impl Softmax {
     }
 
     /// A logit below those of all tokens that weigh `weight` or more, and not much below.
-    pub(super) fn logit_below(self, weight: f64) -> f32 {
+    pub(crate) fn logit_below(self, weight: f64) -> f32 {
         // One unit for the rounding of weights, a millionth for that of everything else.
         let power = ((weight * 0.999_999 - 1.0).max(0.0) / ONE).log2();
         ((self.max + power / self.scale) as f32).next_down()
     }
 
     /// Natural logarithm of a token's probability among tokens that weigh `total` together.
-    pub(super) fn log_probability(self, logit: f32, total: u64) -> f32 {
+    pub(crate) fn log_probability(self, logit: f32, total: u64) -> f32 {
         ((f64::from(logit) - self.max) * self.scale * LN_2 - (total as f64 / ONE).ln()) as f32
     }
 }
 
 /// Weight of a token with `share` of the best token's probability.
-pub(super) fn weight_of_share(share: f32) -> f64 {
+pub(crate) fn weight_of_share(share: f32) -> f64 {
     f64::from(share) * ONE
 }
 

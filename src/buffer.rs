@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
+#[cfg(target_os = "linux")]
 use crate::machine::memory_nodes;
 
 /// Bytes in pages of their own, zeros at first: huge pages where there are any, so that filling and reading them misses fewer addresses.
@@ -27,9 +28,9 @@ impl Buffer {
             let _ = map.advise(memmap2::Advice::HugePage);
             let nodes = memory_nodes();
             if nodes.len() > 1
-                && let Err(refused) = interleave(&map, &nodes)
+                && let Err(refused) = interleave(&map, nodes)
             {
-                log::warn!("{len} bytes lie on whichever NUMA node filled them: {refused}");
+                log::debug!("{len} bytes lie on whichever NUMA node filled them: {refused}");
             }
         }
         Ok(Self { map, len })
@@ -87,7 +88,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn pages_go_to_nodes_that_there_are() {
         let map = MmapMut::map_anon(8 << 20).unwrap();
-        match interleave(&map, &memory_nodes()) {
+        match interleave(&map, memory_nodes()) {
             Ok(()) => assert!(interleave(&map, &[1023]).is_err()),
             // A kernel without NUMA, or a container that forbids it.
             Err(refused) => {

@@ -153,7 +153,7 @@ impl Threads {
 /// Keeps the calling thread on one processor. One that refuses is no reason not to work.
 #[cfg(target_os = "linux")]
 fn pin(cpu: usize) {
-    const BITS: usize = size_of::<libc::c_ulong>() * 8;
+    const BITS: usize = libc::c_ulong::BITS as usize;
     let mut set = [0 as libc::c_ulong; (1 << 16) / BITS]; // more than `Cpus` knows
     let Some(word) = set.get_mut(cpu / BITS) else { return };
     *word = 1 << (cpu % BITS);

@@ -78,7 +78,8 @@ fn decode(model: &Model, sessions: &mut [Session; 3], samplers: &mut [Sampler; 3
 // One test: what another one allocates would count too.
 #[test]
 fn a_decoded_token_allocates_nothing() {
-    let precisions: [(&str, fn() -> ModelOptions); 2] = [("exact", exact), ("standard", standard)];
+    type Options = fn() -> ModelOptions;
+    let precisions: [(&str, Options); 2] = [("exact", exact), ("standard", standard)];
     for ((precision, options), threads) in
         precisions.into_iter().flat_map(|options| [(options, 1), (options, 3)])
     {

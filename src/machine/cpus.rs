@@ -40,7 +40,6 @@ impl Cpus {
     }
 
     /// Where thread `index` is to run: on a core of its own while there are any, then beside another.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "threads are pinned on Linux only"))]
     pub(crate) fn place(&self, index: usize) -> Option<usize> {
         let core = self.cores.get(index % self.cores.len())?;
         core.get(index / self.cores.len() % core.len()).copied()

@@ -3,8 +3,10 @@
 mod cpus;
 mod list;
 mod memory;
+#[cfg(target_os = "linux")]
 mod nodes;
 
 pub(crate) use self::cpus::Cpus;
 pub use self::memory::memory;
+#[cfg(target_os = "linux")]
 pub(crate) use self::nodes::memory_nodes;

@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::list::{field, list};
 
-/// The nodes that have memory which this process may use; one, or none, on most machines.
-pub(crate) fn memory_nodes() -> Vec<usize> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    read(&status, Path::new("/sys/devices/system/node")).unwrap_or_default()
+/// The nodes that have memory which this process may use, as they were at first; one, or none, on most machines.
+pub(crate) fn memory_nodes() -> &'static [usize] {
+    static NODES: OnceLock<Vec<usize>> = OnceLock::new();
+    NODES.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        read(&status, Path::new("/sys/devices/system/node")).unwrap_or_default()
+    })
 }
 
 /// Those that a process's `status` allows, with the machine's in the folder `nodes`.

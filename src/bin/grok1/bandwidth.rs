@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use grok1::{Device, Pool, Result, Threads};
@@ -15,9 +15,9 @@ use crate::machine;
 const PART: usize = 32 << 20;
 /// Streams that a thread reads side by side within a part: one alone does not get all that the memory gives.
 const STREAMS: usize = 4;
-/// Bytes read in all, and per CPU, before any is read again: more than caches hold.
+/// Bytes read in all, and per thread, before any is read again: more than caches hold.
 const TOTAL: usize = 1 << 30;
-const PER_CPU: usize = 64 << 20;
+const PER_THREAD: usize = 64 << 20;
 /// Times that all is read for one measurement.
 const PASSES: usize = 4;
 
@@ -33,9 +33,10 @@ pub(crate) fn of(device: Device) -> Result<Option<f64>> {
     }
 }
 
-/// Bytes per second that all CPUs together read.
+/// Bytes per second that all cores together read.
 pub(crate) fn measure() -> Result<f64> {
-    Ok(Memory::new()?.bandwidth())
+    let pool = Threads::new(0).map_err(CommandError::Threads)?;
+    Ok(Memory::new(Arc::new(pool))?.bandwidth())
 }
 
 /// Of a GPU, which may have no room left for it.
@@ -49,16 +50,15 @@ fn copies<R: grok1::backend::gpu::Runtime>(ordinal: usize) -> Option<f64> {
 
 /// Memory of the processor's, larger than its caches.
 pub(crate) struct Memory {
-    pool: Threads,
+    pool: Arc<Threads>,
     parts: Vec<Mutex<MmapMut>>,
 }
 
 impl Memory {
-    /// Makes it, each part by a thread that reads.
-    pub(crate) fn new() -> Result<Self> {
-        let pool = Threads::new(0).map_err(CommandError::Threads)?;
+    /// Makes it, for threads that read.
+    pub(crate) fn new(pool: Arc<Threads>) -> Result<Self> {
         let affordable = machine::memory().map_or(TOTAL, |bytes| usize::try_from(bytes / 8).unwrap_or(TOTAL));
-        let bytes = TOTAL.max(PER_CPU * pool.width()).min(affordable);
+        let bytes = TOTAL.max(PER_THREAD * pool.width()).min(affordable);
         let parts = (0..bytes.div_ceil(PART)).map(|_| part().map(Mutex::new)).collect::<io::Result<_>>();
         let memory = Self { pool, parts: parts.map_err(CommandError::Memory)? };
         // Not zeros: pages that were never written are all one page, and in the cache.
@@ -71,7 +71,7 @@ impl Memory {
         self.parts.len() * PART
     }
 
-    /// Bytes per second that all CPUs together read, in the fastest of some passes.
+    /// Bytes per second that its threads together read, in the fastest of some passes.
     pub(crate) fn bandwidth(&self) -> f64 {
         let times = (0..PASSES).map(|_| {
             let start = Instant::now();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use grok1::backend::cpu::Cpu;
-use grok1::{Device, Model, ModelOptions, Result};
+use grok1::{Device, Model, ModelOptions, Result, Threads};
 
 use self::course::{Case, Course};
 use self::report::{Limit, Loaded, Report, Runs, Spread};
@@ -78,11 +78,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bandwidth: None,
         models: Vec::new(),
     };
-    let mut limit = MemoryLimit::default();
+    let pool = args.placing.pool()?;
+    let mut limit = MemoryLimit::new(pool.clone());
     for &precision in &args.precision {
         let sets: Vec<_> = args.isa.iter().map(|name| Some(name.as_str())).collect();
         for set in if sets.is_empty() { vec![None] } else { sets } {
-            let subject = Subject::load(args, precision, set)?;
+            let subject = Subject::load(args, &pool, precision, set)?;
             let checkpoint = subject.model.checkpoint();
             (report.bytes, report.bytes_per_token) = (checkpoint.bytes(), checkpoint.bytes_per_token());
             report.models.push(subject.measure(args, &mut limit)?);
@@ -139,12 +140,16 @@ struct Subject {
 }
 
 impl Subject {
-    fn load(args: &Args, precision: PrecisionName, instruction_set: Option<&str>) -> Result<Self> {
+    fn load(
+        args: &Args,
+        pool: &Arc<Threads>,
+        precision: PrecisionName,
+        instruction_set: Option<&str>,
+    ) -> Result<Self> {
         let options = args.options(precision);
         let start = Instant::now();
         let checkpoint = args.location.open()?;
         let (model, processor) = if args.placing.device == Device::Cpu {
-            let pool = args.placing.pool()?;
             let cpu = || {
                 let (precision, weights) = (precision.into(), args.placing.weights.into());
                 let cpu = Cpu::new(checkpoint.config.clone(), precision, weights, pool.clone());
@@ -186,15 +191,13 @@ impl Subject {
         }
         let config = model.config();
         let fastest = peaks.iter().flat_map(|(_, found)| found).copied().reduce(f64::max);
-        let limits = peaks.into_iter();
+        let limit = |(name, found)| Spread::of(found).map(|operations| Limit { name, operations });
         Ok(Loaded {
             device: model.device().to_owned(),
             precision,
             load_seconds,
             load: model.checkpoint().bytes() as f64 / load_seconds,
-            peaks: limits
-                .filter_map(|(name, found)| Spread::of(found).map(|operations| Limit { name, operations }))
-                .collect(),
+            peaks: peaks.into_iter().filter_map(limit).collect(),
             cases: cases
                 .iter()
                 .filter_map(|case| case.measured(case.case.operations(config), fastest))
@@ -204,8 +207,9 @@ impl Subject {
 }
 
 /// What memory gives, measured again and again.
-#[derive(Default)]
 struct MemoryLimit {
+    /// The model's, which get what they can; more might get more.
+    pool: Arc<Threads>,
     /// The processor's, kept: making it takes longer than reading it.
     memory: Option<Memory>,
     found: Vec<f64>,
@@ -214,6 +218,10 @@ struct MemoryLimit {
 }
 
 impl MemoryLimit {
+    fn new(pool: Arc<Threads>) -> Self {
+        Self { pool, memory: None, found: Vec::new(), before: None }
+    }
+
     fn measure(&mut self, model: &Model) -> Result<Option<f64>> {
         // "cpu (…)", "cuda:0 (…)"
         let device = model.device().split(' ').next().and_then(|name| name.parse().ok());
@@ -222,7 +230,7 @@ impl MemoryLimit {
             (Some(Device::Cpu), Some(memory)) => Some(memory.bandwidth()),
             (Some(Device::Cpu), memory) => {
                 self.before = machine::peak_memory();
-                Some(memory.insert(Memory::new()?).bandwidth())
+                Some(memory.insert(Memory::new(self.pool.clone())?).bandwidth())
             }
             (Some(device), _) => bandwidth::of(device)?,
         };

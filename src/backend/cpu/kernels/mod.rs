@@ -6,6 +6,9 @@ pub(crate) mod blocks;
 pub(crate) mod elementwise;
 pub(crate) mod in_out;
 pub(crate) mod out_in;
+#[cfg(target_arch = "x86_64")]
+#[allow(dead_code, unused_imports, reason = "follows")]
+pub(crate) mod tiles;
 mod unpack;
 
 use std::ops::Range;

@@ -31,6 +31,7 @@ impl Amx {
             && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("xsave");
         (known && has_tiles() && permitted()).then_some(Self(vectors))
     }
@@ -38,6 +39,18 @@ impl Amx {
     /// Runs `job` compiled for the vectors that come with the tiles.
     pub(crate) fn enter(self, job: impl Job) {
         self.0.enter(job);
+    }
+
+    /// Runs `job` compiled for all of them, with the tiles in use.
+    pub(crate) fn enter_tiles(self, job: impl TileJob) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+        fn inside(vectors: Avx512, tiles: &Tiles, job: impl TileJob) {
+            job.run(vectors, tiles);
+        }
+        // SAFETY: nobody else brings tiles into use, and jobs do not enter others.
+        let tiles = unsafe { self.tiles() };
+        // SAFETY: `self` proves the features.
+        unsafe { inside(self.0, &tiles, job) }
     }
 
     /// Brings this thread's tiles into use.
@@ -56,6 +69,13 @@ impl Amx {
         }
         Tiles(PhantomData)
     }
+}
+
+/// A kernel of tiles with its arguments.
+pub(crate) trait TileJob {
+    /// Must be `inline(always)`, as everything it calls that uses `vectors`. May use what [`Amx`] proves beside AVX-512 F: BW, VL,
+    /// VBMI, VNNI and BF16.
+    fn run(self, vectors: Avx512, tiles: &Tiles);
 }
 
 /// Whether the processor has the tiles and both their products, and the system saves them.
@@ -165,8 +185,10 @@ pub(crate) enum Begin {
     Load,
 }
 
-/// The four results of a product: `[left's tiles, right's tiles]`.
-pub(crate) type Block<T> = [Sums<T>; 4];
+/// The four results of a product: `[left's tiles, right's tiles]`. A page: tiles that straddle two load slowly.
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+pub(crate) struct Block<T>(pub(crate) [Sums<T>; 4]);
 
 /// How many tiles of each operand a product takes: always four results.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -247,7 +269,7 @@ macro_rules! products {
         ) {
             let [lefts, rights] = shape.tiles();
             assert!(steps > 0 && left.has(lefts, steps) && right.has(rights, steps));
-            let sums = sums.as_mut_ptr();
+            let sums = sums.0.as_mut_ptr();
             // SAFETY: `self` is there, so the tiles are configured; `has` checked every row that a step loads, and the results are
             // four tiles. The last step moves the pointers on without reading there.
             unsafe {
@@ -395,7 +417,7 @@ mod tests {
     }
 
     fn widen<T: Copy + Into<f64>>(sums: &Block<T>) -> Vec<[[f64; 16]; 16]> {
-        sums.iter().map(|sums| sums.0.map(|row| row.map(Into::into))).collect()
+        sums.0.iter().map(|sums| sums.0.map(|row| row.map(Into::into))).collect()
     }
 
     #[test]
@@ -407,7 +429,7 @@ mod tests {
             element,
             |x| x.to_le_bytes().to_vec(),
             |tiles, shape, left, right, begin| {
-                let mut sums = [Sums([[1.0; 16]; 16]); 4];
+                let mut sums = Block([Sums([[1.0; 16]; 16]); 4]);
                 tiles.bf16(shape, left, right, 3, begin, &mut sums);
                 widen(&sums)
             },
@@ -422,7 +444,7 @@ mod tests {
             element,
             |x| x.to_le_bytes().to_vec(),
             |tiles, shape, left, right, begin| {
-                let mut sums = [Sums([[1; 16]; 16]); 4];
+                let mut sums = Block([Sums([[1; 16]; 16]); 4]);
                 tiles.i8(shape, left, right, 3, begin, &mut sums);
                 widen(&sums)
             },

@@ -1,0 +1,1 @@
+//! Products with matrices stored `[inputs, outputs]`: activations are the left operand, weights the right one.

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use self::attention::{Attention, Block, block_rows};
+use self::attention::Attention;
 use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
 use self::kernels::integers::Pack;
 use self::kernels::pages::{Page, first_page};
@@ -32,7 +32,7 @@ use self::weights::Weights;
 use super::values::{self, Rotary};
 use super::{
     Backend, BackendError, Batch, Branch, KvPart, KvType, Observer, PAGE, PageId, Precision, Routing,
-    Sequence, WeightStorage,
+    WeightStorage,
 };
 use crate::config::ModelConfig;
 use crate::control::{Cancelled, Control};
@@ -168,14 +168,7 @@ impl Cpu {
     pub(crate) fn begin(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let half = self.config.head_dim / 2;
         scratch.reserve(&self.config, batch.rows().len(), self.tiles())?;
-        let step = block_rows(&self.config);
-        scratch.blocks.clear();
-        for (sequence, Sequence { rows, .. }) in batch.sequences().iter().enumerate() {
-            for start in rows.clone().step_by(step) {
-                let position = batch.rows()[start].position as usize;
-                scratch.blocks.push(Block { sequence, rows: start..rows.end.min(start + step), position });
-            }
-        }
+        scratch.plan.make(&self.config, batch)?;
         for (index, row) in batch.rows().iter().enumerate() {
             for (j, (cos, sin)) in self.rotary.angles(row.position).enumerate() {
                 scratch.cos[index * half + j] = cos;
@@ -542,21 +535,23 @@ impl Backend for Cpu {
         self.append(index, batch, cache, scratch)?;
 
         let attended = Shared::new(&mut scratch.attended);
+        let (regions, partial) = scratch.plan.split();
         let attention = Attention {
             isa: self.isa,
             config,
+            batch,
+            regions,
+            partial: &partial,
             layer: index,
             cache,
             query: &scratch.query,
             attended: &attended,
             round: self.rounds(),
         };
-        self.region(batch, scratch.blocks.len() * config.kv_heads, |part| {
-            let block = &scratch.blocks[part / config.kv_heads];
-            let pages = batch.pages_of(&batch.sequences()[block.sequence]);
-            // SAFETY: each part has its own rows and heads: a batch's sequences do not share rows.
-            unsafe { attention.run(block, pages, part % config.kv_heads) };
-        })?;
+        // SAFETY: a region does each part once.
+        self.region(batch, regions.parts(config), |part| unsafe { attention.part(part) })?;
+        // SAFETY: likewise; all parts are done.
+        self.region(batch, regions.merges(config), |part| unsafe { attention.merge(part) })?;
 
         let way = self.way(&layer.output, rows);
         let attended = &scratch.attended[..rows * query_width];

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::attention::Block;
+use super::attention::Plan;
 use super::kernels::pages::{Page, pages};
 use super::operand::packed;
 use super::simd::Activations;
@@ -14,7 +14,7 @@ use crate::config::ModelConfig;
 #[derive(Default)]
 pub struct Scratch {
     pub(crate) rows: usize,
-    pub(crate) blocks: Vec<Block>,
+    pub(crate) plan: Plan,
     pub(crate) identity: Vec<u32>,      // [rows or pairs]: 0, 1, 2, ...
     pub(crate) cos: Vec<f32>,           // [rows, head_dim / 2]
     pub(crate) sin: Vec<f32>,           // [rows, head_dim / 2]

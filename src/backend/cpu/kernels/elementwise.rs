@@ -22,14 +22,14 @@ fn exp_parts<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
 }
 
 #[inline(always)]
-fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let (part, power) = exp_parts(s, x);
     s.fma(power, part, power)
 }
 
 /// Through `exp(2x) - 1`, which stays exact near zero.
 #[inline(always)]
-fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let y = s.min(s.splat(40.0), s.max(s.splat(-40.0), s.add(x, x)));
     let (part, power) = exp_parts(s, y);
     let e = s.fma(power, part, s.sub(power, s.splat(1.0)));

@@ -29,8 +29,6 @@ pub(crate) enum Epilogue<'a> {
     Scaled { inputs: usize, scales: &'a [u8] }, // bf16 [groups of as many inputs, outputs]
     /// `out = sum over inputs`.
     Stored,
-    /// `out += sum over inputs`.
-    Added,
 }
 
 /// `x[r, ..inputs] · weights[..inputs, columns]`, to `out[r, columns]`.
@@ -67,7 +65,7 @@ impl<'a, E: Element> InOut<'a, E> {
     fn groups(&self) -> usize {
         match self.epilogue {
             Epilogue::Scaled { inputs, .. } => self.inputs.div_ceil(inputs),
-            Epilogue::Stored | Epilogue::Added => 1,
+            Epilogue::Stored => 1,
         }
     }
 
@@ -75,7 +73,7 @@ impl<'a, E: Element> InOut<'a, E> {
     fn group(&self, group: usize) -> Range<usize> {
         match self.epilogue {
             Epilogue::Scaled { inputs, .. } => group * inputs..self.inputs.min((group + 1) * inputs),
-            Epilogue::Stored | Epilogue::Added => 0..self.inputs,
+            Epilogue::Stored => 0..self.inputs,
         }
     }
 
@@ -97,22 +95,6 @@ impl<'a, E: Element> InOut<'a, E> {
         }
     }
 
-    /// The sums that a group begins with.
-    #[inline(always)]
-    fn begin(&self, row: usize, columns: &Range<usize>, sums: &mut [f32]) {
-        match self.epilogue {
-            Epilogue::Scaled { .. } | Epilogue::Stored => sums.fill(0.0),
-            Epilogue::Added => {
-                let out = self.out.start(row, columns.start, columns.len());
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: `start` checked the columns; the caller of `new` promised exclusive use. Sums beyond them are
-                    // padding.
-                    *sum = if i < columns.len() { unsafe { *out.add(i) } } else { 0.0 };
-                }
-            }
-        }
-    }
-
     /// What becomes of the sums of a group.
     #[inline(always)]
     fn end<S: Simd>(&self, s: S, group: usize, row: usize, columns: &Range<usize>, sums: &[f32]) {
@@ -122,7 +104,7 @@ impl<'a, E: Element> InOut<'a, E> {
         // promised exclusive use.
         unsafe {
             match self.epilogue {
-                Epilogue::Stored | Epilogue::Added => out.copy_from_nonoverlapping(sums.as_ptr(), sums.len()),
+                Epilogue::Stored => out.copy_from_nonoverlapping(sums.as_ptr(), sums.len()),
                 Epilogue::Scaled { scales, .. } => {
                     let scales = scales.as_ptr().add((group * self.outputs + columns.start) * 2);
                     super::each!(s, sums.len(), |s, i| {
@@ -143,9 +125,9 @@ impl<'a, E: Element> InOut<'a, E> {
         let width = self.columns.len();
         let x: [*const f32; R] = std::array::from_fn(|r| self.x.start(row + r, self.inputs));
         for group in 0..self.groups() {
-            for (r, sums) in sums.iter_mut().enumerate() {
+            for sums in &mut sums {
                 // Whole vectors, so that the last one may be loaded.
-                self.begin(row + r, &self.columns, &mut sums[..width.next_multiple_of(S::LANES)]);
+                sums[..width.next_multiple_of(S::LANES)].fill(0.0);
             }
             let inputs = self.group(group);
             let mut first = inputs.start;
@@ -234,9 +216,7 @@ impl<'a, E: Element> InOut<'a, E> {
         for start in self.columns.clone().step_by(BLOCK_COLUMNS) {
             let columns = start..self.columns.end.min(start + BLOCK_COLUMNS);
             for group in 0..self.groups() {
-                for (row, sums) in local.sums.chunks_exact_mut(BLOCK_COLUMNS).enumerate() {
-                    self.begin(row, &columns, sums);
-                }
+                local.sums.fill(0.0);
                 let inputs = self.group(group);
                 for first in inputs.clone().step_by(BLOCK_INPUTS) {
                     let inputs = first..inputs.end.min(first + BLOCK_INPUTS);

@@ -231,4 +231,48 @@ unsafe impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u8) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let pairs = _mm256_loadu_si256(p.cast());
+            let second = _mm256_and_si256(pairs, _mm256_set1_epi32(-0x1_0000));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(second)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, stride: usize, to: *mut u8) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            for column in 0..2 {
+                // Half `h` of vector `i`: four numbers of row `4 * h + i`. Two squares side by side are left to transpose.
+                let mut rows = [_mm256_setzero_si256(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let half =
+                        |h: usize| _mm_loadu_si128(from.add((4 * h + i) * stride + 16 * column).cast());
+                    *row = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(half(0)), half(1));
+                }
+                let [a, b, c, d] = rows;
+                let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                let (low_2, high_2) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+                let columns = [
+                    _mm256_unpacklo_epi64(low, low_2),
+                    _mm256_unpackhi_epi64(low, low_2),
+                    _mm256_unpacklo_epi64(high, high_2),
+                    _mm256_unpackhi_epi64(high, high_2),
+                ];
+                for (i, numbers) in columns.into_iter().enumerate() {
+                    _mm256_storeu_si256(to.add((4 * column + i) * 32).cast(), numbers);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: harmless at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
 }

@@ -216,4 +216,71 @@ unsafe impl Simd for Avx512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_reduce_max_ps(x) }
     }
+
+    #[inline(always)]
+    fn scale_exp2(self, x: __m512, n: __m512) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+
+    #[inline(always)]
+    fn any_above(self, x: __m512, limit: f32) -> bool {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_set1_ps(limit)) != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u8) -> [__m512; 2] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            let second = _mm512_and_si512(pairs, _mm512_set1_epi32(-0x1_0000));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(second)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zip(self, even: *const u8, odd: *const u8, to: *mut u8) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even.cast()));
+            let odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd.cast()));
+            _mm512_storeu_si512(to.cast(), _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, stride: usize, to: *mut u8) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            for column in 0..4 {
+                // Quarter `q` of vector `i`: four numbers of row `4 * q + i`. Four squares side by side are left to transpose.
+                let mut rows = [_mm512_setzero_si512(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let quarter =
+                        |q: usize| _mm_loadu_si128(from.add((4 * q + i) * stride + 16 * column).cast());
+                    let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(quarter(0)), quarter(1));
+                    *row = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, quarter(2)), quarter(3));
+                }
+                let [a, b, c, d] = rows;
+                let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (low_2, high_2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                let columns = [
+                    _mm512_unpacklo_epi64(low, low_2),
+                    _mm512_unpackhi_epi64(low, low_2),
+                    _mm512_unpacklo_epi64(high, high_2),
+                    _mm512_unpackhi_epi64(high, high_2),
+                ];
+                for (i, numbers) in columns.into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add((4 * column + i) * 64).cast(), numbers);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: harmless at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
 }

@@ -96,7 +96,76 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync {
     fn sum(self, x: Self::F32) -> f32;
     /// Largest lane; meaningless with NaNs.
     fn largest(self, x: Self::F32) -> f32;
+
+    /// `x * 2^n` for an integer `n` and a result that is neither too large nor too small for normal numbers.
+    #[inline(always)]
+    fn scale_exp2(self, x: Self::F32, n: Self::F32) -> Self::F32 {
+        self.mul(x, self.exp2(n))
+    }
+
+    /// Whether some lane is larger than `limit`; meaningless with NaNs.
+    #[inline(always)]
+    fn any_above(self, x: Self::F32, limit: f32) -> bool {
+        self.largest(x) > limit
+    }
+
+    /// `LANES` pairs of bf16: the first of each, and the second.
+    ///
+    /// # Safety
+    /// `LANES` unaligned pairs must be readable at `p`.
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const u8) -> [Self::F32; 2] {
+        let mut halves = [[0_u16; MAX_LANES]; 2];
+        // SAFETY: the caller's; MAX_LANES are enough for a vector.
+        unsafe {
+            for i in 0..Self::LANES {
+                for (half, to) in halves.iter_mut().enumerate() {
+                    to[i] = p.cast::<u16>().add(2 * i + half).read_unaligned();
+                }
+            }
+            halves.map(|half| self.load_bf16(half.as_ptr().cast()))
+        }
+    }
+
+    /// Interleaves two runs of `LANES` 16-bit numbers: the first of `even`, the first of `odd`, and so on.
+    ///
+    /// # Safety
+    /// `LANES` unaligned numbers must be readable at each, twice as many writable at `to`.
+    #[inline(always)]
+    unsafe fn zip(self, even: *const u8, odd: *const u8, to: *mut u8) {
+        for i in 0..Self::LANES {
+            // SAFETY: the caller's.
+            unsafe {
+                let pair = [even, odd].map(|from| from.cast::<u16>().add(i).read_unaligned());
+                to.cast::<[u16; 2]>().add(i).write_unaligned(pair);
+            }
+        }
+    }
+
+    /// Transposes a square of 32-bit numbers: the rows of `from` lie `stride` bytes apart, those of `to` follow one another.
+    ///
+    /// # Safety
+    /// `LANES` rows of `LANES` unaligned numbers must be readable at `from`, as many writable at `to`.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, stride: usize, to: *mut u8) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's.
+                unsafe {
+                    let number = from.add(i * stride).cast::<u32>().add(j).read_unaligned();
+                    to.cast::<u32>().add(j * Self::LANES + i).write_unaligned(number);
+                }
+            }
+        }
+    }
+
+    /// Asks for the line at `p`, which need not exist, to be brought near.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
 }
+
+/// Lanes of the widest vector.
+pub(crate) const MAX_LANES: usize = 16;
 
 /// A kernel with its arguments.
 pub(crate) trait Job {

@@ -51,7 +51,7 @@ impl<'a, E: Element> InOut<'a, E> {
     ) -> Self {
         let (group, scales) = match epilogue {
             Epilogue::Scaled { inputs, scales } => (inputs, Some(scales)),
-            Epilogue::Stored | Epilogue::Added => (inputs.max(1), None),
+            Epilogue::Stored => (inputs.max(1), None),
         };
         assert!(holds(weights, &[inputs, outputs, E::SIZE]));
         assert!(scales.is_none_or(|scales| holds(scales, &[inputs.div_ceil(group), outputs, 2])));

@@ -45,6 +45,7 @@ impl Tool {
     }
 
     /// What it says when it is asked something, in lines.
+    #[cfg(feature = "cuda")]
     pub(super) fn list(&self, question: &str) -> Vec<String> {
         self.run(&[question]).unwrap_or_default().lines().map(|line| line.trim().to_owned()).collect()
     }

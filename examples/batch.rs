@@ -3,7 +3,7 @@
 //! Weights are read once for all sequences of a run, so a batch of them costs little more than one. Each sequence has its own
 //! session, sampler and generation, and leaves the batch when its text ends.
 
-use grok1::{Control, Entry, Generation, Model, Sampler, Session};
+use grok1::{Control, Entry, Generation, Model, Sampler, Session, Want};
 
 struct Sequence {
     session: Session,
@@ -35,8 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if running.is_empty() {
             break;
         }
-        let mut entries: Vec<_> =
-            running.iter_mut().map(|sequence| Entry::new(&mut sequence.session, &[])).collect();
+        let mut entries: Vec<_> = running
+            .iter_mut()
+            .map(|Sequence { session, sampler, .. }| Entry::new(session, &[]).want(Want::Sample(sampler)))
+            .collect();
         model.run(&mut entries, &Control::new())?;
         for Sequence { session, sampler, generation, text } in running {
             if let Some(piece) = generation.accept(session, sampler)? {

@@ -163,6 +163,13 @@
 #define GROK1_WANT_HIDDEN 3
 
 /**
+ * What `sampler` needs to choose the next token is wanted, for `grok1_generation_accept` with it as it is. The same tokens come of it as
+ * of `GROK1_WANT_LAST`, but a device may hand over its best few logits instead of all of them, so that `grok1_session_logits` would
+ * have to compute them again.
+ */
+#define GROK1_WANT_SAMPLE 4
+
+/**
  * The generation goes on.
  */
 #define GROK1_FINISH_NONE 0
@@ -804,6 +811,10 @@ typedef struct grok1_entry {
    * Zero.
    */
   int32_t reserved;
+  /**
+   * Whose needs `GROK1_WANT_SAMPLE` is about; no two entries may have the same.
+   */
+  const struct grok1_sampler *sampler;
 } grok1_entry;
 
 /**
@@ -1912,8 +1923,8 @@ GROK1_API void grok1_entry_init(struct grok1_entry *entry, size_t size);
  * All or nothing: after an error every session is as it was, and `grok1_error_entry` says which entry was at fault.
  *
  * Returns `GROK1_ERR_ARGUMENT` for a session that is NULL, of another model or in two entries, for no tokens or one that the model does
- * not have, and for a sink that is missing; `GROK1_ERR_BUSY`, `GROK1_ERR_CONTEXT_FULL`, `GROK1_ERR_KV_FULL`, `GROK1_ERR_CANCELLED`,
- * and `GROK1_ERR_RESOURCE` if a device refuses.
+ * not have, and for a sink or a sampler that is missing; `GROK1_ERR_BUSY`, `GROK1_ERR_CONTEXT_FULL`, `GROK1_ERR_KV_FULL`,
+ * `GROK1_ERR_CANCELLED`, and `GROK1_ERR_RESOURCE` if a device refuses.
  */
 GROK1_API
 GROK1_NODISCARD

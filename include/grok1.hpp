@@ -619,6 +619,7 @@ private:
 // ---- Models ----
 
 class session;
+class sampler;
 
 /// Tokens to run on a session.
 struct entry {
@@ -638,6 +639,8 @@ struct entry {
     std::int32_t want = GROK1_WANT_LAST;
     /// For GROK1_WANT_ALL and GROK1_WANT_HIDDEN.
     sink_fn sink;
+    /// For GROK1_WANT_SAMPLE.
+    const grok1::sampler *sampler = nullptr;
 };
 
 /// A loaded model. May be used from any thread; sessions keep what they need of it.
@@ -1091,6 +1094,7 @@ inline void model::run(span<const entry> entries, const control &control, error 
         c.tokens = entry.tokens.data();
         c.n_tokens = entry.tokens.size();
         c.want = entry.want;
+        c.sampler = entry.sampler ? entry.sampler->get() : nullptr;
         if (entry.sink) {
             c.sink = sink;
             c.sink_user = const_cast<entry::sink_fn *>(&entry.sink);

@@ -352,14 +352,14 @@ fn a_model_runs_on_the_device_that_is_asked_for_or_not_at_all() {
     for device in ["cpu", "auto"] {
         let args = ["generate", TINY, "The king", "--greedy", "--max-tokens", "2", "--device", device];
         let output = run(&args);
-        let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         // One line tells which it was.
         assert_eq!(
             stderr.starts_with("device: ") && stderr.lines().count() == 1,
             device == "auto",
             "{stderr}"
         );
-        assert_eq!(stdout(output), " of Israel");
+        assert_eq!(stdout, " of Israel");
     }
     for (device, is_built) in [("cuda:1000", cfg!(feature = "cuda")), ("hip:1000", cfg!(feature = "hip"))] {
         let output = run(&["generate", TINY, "a", "--device", device]);

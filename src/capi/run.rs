@@ -9,6 +9,7 @@ use super::control::{GROK1_CONTINUE, control, grok1_control};
 use super::error::{Failure, grok1_error, guard};
 use super::model::grok1_model;
 use super::pointer::{self, Versioned};
+use super::sampler::grok1_sampler;
 use super::session::grok1_session;
 use super::status::grok1_status;
 use crate::{Entry, Want};
@@ -21,6 +22,10 @@ pub const GROK1_WANT_NOTHING: i32 = 1;
 pub const GROK1_WANT_ALL: i32 = 2;
 /// Every token's hidden state after the last norm is wanted, in `sink`.
 pub const GROK1_WANT_HIDDEN: i32 = 3;
+/// What `sampler` needs to choose the next token is wanted, for `grok1_generation_accept` with it as it is. The same tokens come of it as
+/// of `GROK1_WANT_LAST`, but a device may hand over its best few logits instead of all of them, so that `grok1_session_logits` would
+/// have to compute them again.
+pub const GROK1_WANT_SAMPLE: i32 = 4;
 
 /// Gets `count` values of token number `row` among those that the entry ran, one token after the other, on the thread that made the
 /// call. Returns `GROK1_CONTINUE`, or `GROK1_STOP` to cancel the run. The values are there for as long as the callback runs; calls
@@ -51,6 +56,8 @@ pub struct grok1_entry {
     pub want: i32,
     /// Zero.
     pub reserved: i32,
+    /// Whose needs `GROK1_WANT_SAMPLE` is about; no two entries may have the same.
+    pub sampler: *const grok1_sampler,
 }
 
 // SAFETY: `repr(C)`, its size first, then numbers and pointers.
@@ -67,6 +74,7 @@ impl Default for grok1_entry {
             sink_user: ptr::null_mut(),
             want: GROK1_WANT_LAST,
             reserved: 0,
+            sampler: ptr::null(),
         }
     }
 }
@@ -84,8 +92,8 @@ pub unsafe extern "C" fn grok1_entry_init(entry: *mut grok1_entry, size: usize) 
 /// All or nothing: after an error every session is as it was, and `grok1_error_entry` says which entry was at fault.
 ///
 /// Returns `GROK1_ERR_ARGUMENT` for a session that is NULL, of another model or in two entries, for no tokens or one that the model does
-/// not have, and for a sink that is missing; `GROK1_ERR_BUSY`, `GROK1_ERR_CONTEXT_FULL`, `GROK1_ERR_KV_FULL`, `GROK1_ERR_CANCELLED`,
-/// and `GROK1_ERR_RESOURCE` if a device refuses.
+/// not have, and for a sink or a sampler that is missing; `GROK1_ERR_BUSY`, `GROK1_ERR_CONTEXT_FULL`, `GROK1_ERR_KV_FULL`,
+/// `GROK1_ERR_CANCELLED`, and `GROK1_ERR_RESOURCE` if a device refuses.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn grok1_run(
@@ -107,14 +115,21 @@ pub unsafe extern "C" fn grok1_run(
             let tokens = each(&given, |entry| pointer::slice("tokens", entry.tokens, entry.n_tokens))?;
             let mut sinks = each(&given, sink)?;
             let mut locked = each(&sessions, |session| session.lock())?;
+            let samplers = each(&given, |entry| match entry.want {
+                GROK1_WANT_SAMPLE => pointer::get("sampler", entry.sampler).map(Some),
+                _ => Ok(None),
+            })?;
+            let samplers =
+                each(&samplers, |sampler| sampler.as_ref().map(|sampler| sampler.lock()).transpose())?;
             let mut run = Vec::with_capacity(count);
-            for (((entry, session), tokens), sink) in
-                given.iter().zip(&mut locked).zip(tokens).zip(&mut sinks)
+            for ((((entry, session), tokens), sink), sampler) in
+                given.iter().zip(&mut locked).zip(tokens).zip(&mut sinks).zip(&samplers)
             {
-                run.push(Entry::new(session, tokens).want(match entry.want {
-                    GROK1_WANT_NOTHING => Want::Nothing,
-                    GROK1_WANT_ALL => Want::All(sink),
-                    GROK1_WANT_HIDDEN => Want::Hidden(sink),
+                run.push(Entry::new(session, tokens).want(match (entry.want, sampler) {
+                    (GROK1_WANT_NOTHING, _) => Want::Nothing,
+                    (GROK1_WANT_ALL, _) => Want::All(sink),
+                    (GROK1_WANT_HIDDEN, _) => Want::Hidden(sink),
+                    (_, Some(sampler)) => Want::Sample(&sampler.sampler),
                     _ => Want::Last,
                 }));
             }
@@ -147,7 +162,7 @@ fn refuse_twice(entries: &[grok1_entry]) -> Result<(), Failure> {
 fn sink(entry: &grok1_entry) -> Result<impl FnMut(usize, &[f32]) -> ControlFlow<()> + use<>, Failure> {
     pointer::reserved("entries", entry.reserved)?;
     let needs_sink = match entry.want {
-        GROK1_WANT_LAST | GROK1_WANT_NOTHING => false,
+        GROK1_WANT_LAST | GROK1_WANT_NOTHING | GROK1_WANT_SAMPLE => false,
         GROK1_WANT_ALL | GROK1_WANT_HIDDEN => true,
         other => return Err(Failure::argument(format!("want is {other}"))),
     };

@@ -212,7 +212,8 @@ fn through_c(model: *const grok1_model, case: &Case, form: Form) -> Vec<Told> {
                         )
                     } else {
                         if grok1_session_logits(session, &mut 0).is_null() {
-                            let entry = grok1_entry { session, ..Default::default() };
+                            let want = GROK1_WANT_SAMPLE;
+                            let entry = grok1_entry { session, want, sampler, ..Default::default() };
                             ok(|error| grok1_run(model, &entry, 1, ptr::null(), error));
                         }
                         grok1_generation_accept(generation, session, sampler, &mut token, size, &mut error)

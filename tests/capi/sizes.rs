@@ -91,5 +91,5 @@ fn structs_of_an_array_have_one_size() {
     let status = unsafe { grok1_run(handles.model, entries.as_ptr(), 2, ptr::null(), &mut error) };
     assert_eq!(status, GROK1_ERR_ARGUMENT);
     // SAFETY: the error of the call.
-    assert_eq!(unsafe { error_message(error) }, "entries have sizes of 56 and 64");
+    assert_eq!(unsafe { error_message(error) }, "entries have sizes of 64 and 72");
 }

@@ -29,9 +29,10 @@ fn run(machine: &Machine, logits: &[f32], vocab: usize, count: usize) -> Vec<f32
     let totals = Buffer::<u64>::new(rows * blocks * 2);
     let arguments: [&dyn Argument; 6] = [&totals, &logits, &best, &Buffer::of(&scales), &vocab, &wanted];
     machine.launch(Kernel::Weigh, [blocks, rows, 1], 0, &arguments);
-    let sums = totals.values().chunks(2 * blocks).flat_map(|row| {
-        [0, 1].map(|scale| row.iter().skip(scale).step_by(2).fold(0, |sum: u64, total| sum + total))
-    });
+    let sums = totals
+        .values()
+        .chunks(2 * blocks)
+        .flat_map(|row| [0, 1].map(|scale| row.iter().skip(scale).step_by(2).sum::<u64>()));
     let words = best.values().iter().copied().chain(sums);
     words.flat_map(|word| [word >> 32, word]).map(|half| f32::from_bits(half as u32)).collect()
 }

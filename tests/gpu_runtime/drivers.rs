@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::slice;
@@ -19,7 +19,10 @@ fn try_everything() {
         let runtime = std::sync::Arc::new(R::load()?);
         let device = grok1::backend::gpu::Device::open(&runtime, ordinal())?;
         let name = &device.properties().architecture;
-        compile(&*runtime, &Program::new("empty.cu", ""), name, &CompileOptions::new().no_cache())?;
+        let source = env::var("SOURCE").unwrap_or_default();
+        let code =
+            compile(&*runtime, &Program::new("empty.cu", &source), name, &CompileOptions::new().no_cache())?;
+        device.load(code)?;
         let (stream, buffer) = (device.stream()?, device.allocate(10, "a test")?);
         stream.capture(|| stream.fill(&buffer, 0, 10, 1))?;
         stream.synchronize()
@@ -211,6 +214,80 @@ fn nvrtc_is_of_the_drivers_major_version_or_before() {
     assert_eq!(text, "NVRTC 13.0 makes code for drivers of CUDA 13.0, and this one is of 12.4");
     let text = outcome("cuda", &libraries, &[("STANDIN_VERSION", "12040"), ("STANDIN_NVRTC", "12")]).unwrap();
     assert_eq!(text, "it works");
+}
+
+/// What a vendor's compiler does, as far as it is used, by the host's.
+const TOOL: &str = r#"#!/bin/sh
+case $1 in
+--version) echo "HIP version: 5.7.31921, release 12.4, V12.4.131"; exit ;;
+--list-gpu-code) printf 'sm_80\nsm_90\n'; exit ;;
+esac
+while [ $# -gt 0 ]; do
+    case $1 in
+    -I) headers=$2; shift ;;
+    -o) code=$2; shift ;;
+    -include) shift ;;
+    -*) ;;
+    *) source=$1 ;;
+    esac
+    shift
+done
+exec g++ -std=c++17 -O1 -fPIC -shared -fvisibility=hidden -w -I "$STANDIN_SHIM" -include simt.h -I "$headers" \
+    -x c++ "$source" -x none "$STANDIN_SHIM/simt.o" -o "$code"
+"#;
+
+#[test]
+fn without_the_compilers_library_its_program_is_run() {
+    for (runtime, name, root, title) in
+        [("cuda", "nvcc", "CUDA_PATH", "nvcc 12.4"), ("hip", "hipcc", "ROCM_PATH", "hipcc 5.7")]
+    {
+        let Some(stand_ins) = StandIns::get().filter(|_| RUNTIMES.contains(&runtime)) else { continue };
+        let scratch = Scratch::new(&format!("tool-{name}"));
+        let (bin, libraries) = (scratch.0.join("bin"), scratch.0.join("lib"));
+        [&bin, &libraries].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        // With nothing of hipRTC in it.
+        let mut library = fs::read(stand_ins.path(runtime).join(driver(runtime))).unwrap();
+        let text = b"\0hiprtcCompileProgram\0";
+        if let Some(at) = library.windows(text.len()).position(|bytes| bytes == text) {
+            library[at + 1] = b'x';
+        }
+        fs::write(libraries.join(driver(runtime)), library).unwrap();
+        symlink("libcuda.so.1", libraries.join("libcuda.so")).unwrap();
+        let with = |settings: &[(&str, &str)]| {
+            let root = (root, scratch.0.to_str().unwrap());
+            outcome(runtime, slice::from_ref(&libraries), &[&[root], settings].concat()).unwrap()
+        };
+        let missing = with(&[]);
+        assert!(
+            missing.starts_with("no ") && missing.contains(&format!(", or {name} in PATH, ")),
+            "{missing}"
+        );
+        fs::write(bin.join(name), TOOL).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(with(&[]), "it works");
+        let broken = with(&[("SOURCE", "#error words")]);
+        let start = format!("{title} does not compile empty.cu for ");
+        assert!(
+            broken.starts_with(&start) && broken.contains("empty.cu:1:2: error: #error words"),
+            "{broken}"
+        );
+        if runtime == "cuda" {
+            // It is a tool of the driver's major version or before, too.
+            let text = fs::read_to_string(bin.join(name)).unwrap().replace("12.4", "14.0");
+            fs::write(bin.join(name), text).unwrap();
+            assert_eq!(with(&[]), "nvcc 14.0 makes code for drivers of CUDA 14.0, and this one is of 13.0");
+        }
+    }
+}
+
+#[test]
+fn a_compiler_is_looked_for_once() {
+    fn claim<R: Runtime>() {
+        let runtime = R::load().unwrap();
+        let [one, two] = [(); 2].map(|()| runtime.compiler(None).unwrap());
+        assert!(std::sync::Arc::ptr_eq(&one, &two));
+    }
+    on_each_runtime!(claim);
 }
 
 #[cfg(feature = "hip")]

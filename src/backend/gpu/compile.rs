@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::cache::Cache;
-use super::{Compiler, GpuError, Runtime};
+use super::{GpuError, Runtime};
 
 /// Kernels, as text.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ pub fn compile<R: Runtime>(
 ) -> Result<Vec<u8>, GpuError> {
     let cache = options.open_cache();
     let entry = cache.as_ref().map(|cache| cache.entry(program, architecture, R::COMPILER_OPTIONS));
-    let compiler: Compiler = match runtime.compiler(options.compiler.as_deref()) {
+    let compiler = match runtime.compiler(options.compiler.as_deref()) {
         Ok(compiler) => compiler,
         Err(missing) => {
             let kept = entry.and_then(|entry| entry.read_any());

@@ -1,11 +1,12 @@
-//! The drivers' compilers, NVRTC and hipRTC: two names for one interface. Uses `library` and `error`.
+//! The drivers' compilers: NVRTC and hipRTC, two names for one interface, or a program in their place. Uses `library`, `tool` and `error`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::library::Library;
+use super::tool::Tool;
 use super::{GpuError, Program, Version};
 
 /// What one of the two calls what both have.
@@ -49,9 +50,35 @@ pub struct Compiler {
     /// Tells compilers apart that may make different code.
     identity: String,
     architectures: Vec<String>,
-    functions: Functions,
+    means: Means,
+}
+
+/// How it is called.
+enum Means {
     /// Not every release compiles on several threads.
-    turn: Mutex<()>,
+    Library(Functions, Mutex<()>),
+    Program(Tool),
+}
+
+/// The compilers that were loaded: none is ever unloaded, so that each is loaded once.
+#[derive(Default)]
+pub(super) struct Compilers(Mutex<Vec<(Option<String>, Arc<Compiler>)>>);
+
+impl Compilers {
+    /// The one at `library`, or the usual one.
+    pub(super) fn get(
+        &self,
+        library: Option<&str>,
+        load: impl FnOnce() -> Result<Compiler, GpuError>,
+    ) -> Result<Arc<Compiler>, GpuError> {
+        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, compiler)) = loaded.iter().find(|(name, _)| name.as_deref() == library) {
+            return Ok(Arc::clone(compiler));
+        }
+        let compiler = Arc::new(load()?);
+        loaded.push((library.map(str::to_owned), Arc::clone(&compiler)));
+        Ok(compiler)
+    }
 }
 
 impl fmt::Debug for Compiler {
@@ -94,7 +121,20 @@ impl Compiler {
         unsafe { version(&raw mut major, &raw mut minor) };
         let version = Version::new(major.unsigned_abs(), minor.unsigned_abs());
         let identity = format!("{}-{version}{release}", name.to_lowercase());
-        Ok(Self { name, options, version, identity, architectures, functions, turn: Mutex::new(()) })
+        let means = Means::Library(functions, Mutex::new(()));
+        Ok(Self { name, options, version, identity, architectures, means })
+    }
+
+    /// A compiler that is a program.
+    pub(super) fn of_tool(
+        (tool, version): (Tool, Version),
+        name: &'static str,
+        options: &'static [&'static str],
+        release: &str,
+        architectures: Vec<String>,
+    ) -> Self {
+        let identity = format!("{name}-{version}{release}");
+        Self { name, options, version, identity, architectures, means: Means::Program(tool) }
     }
 
     /// Its own version.
@@ -133,21 +173,29 @@ impl Compiler {
             });
         }
         let texts = Texts::new(program, self.options, architecture)?;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.build(&texts).map_err(|log| GpuError::Compile {
+        let built = match &self.means {
+            Means::Library(functions, turn) => {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                functions.build(&texts)
+            }
+            Means::Program(tool) => tool.compile(program, self.options, architecture),
+        };
+        built.map_err(|log| GpuError::Compile {
             compiler: self.title(),
             program: program.name.to_owned(),
             architecture: architecture.to_owned(),
             log,
         })
     }
+}
 
+impl Functions {
     /// The code, or what the compiler says about the program.
     fn build(&self, texts: &Texts) -> Result<Vec<u8>, String> {
         let [headers, names, options] = [&texts.headers, &texts.header_names, &texts.options]
             .map(|texts| texts.iter().map(|text| text.as_ptr()).collect::<Vec<_>>());
         let (count, option_count) = (headers.len() as c_int, options.len() as c_int);
-        let Functions { create, compile, .. } = self.functions;
+        let Self { create, compile, .. } = *self;
         let mut handle = ptr::null_mut();
         // SAFETY: all texts end with a zero byte and outlive the call; there are as many of each as is said.
         let status = unsafe {
@@ -155,7 +203,7 @@ impl Compiler {
             create(&raw mut handle, source, name, count, headers.as_ptr(), names.as_ptr())
         };
         check("create the program", status)?;
-        let unit = Unit { handle, functions: &self.functions };
+        let unit = Unit { handle, functions: self };
         // SAFETY: the program exists; the options are as above.
         let status = unsafe { compile(unit.handle, option_count, options.as_ptr()) };
         if status != 0 {

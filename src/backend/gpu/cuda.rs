@@ -5,6 +5,7 @@
 //! where a function is missing.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::sync::Arc;
 use std::{fmt, ptr};
 
 use cudarc::driver::sys::{
@@ -13,9 +14,10 @@ use cudarc::driver::sys::{
     CUgraphExec_st, CUmod_st, CUmodule, CUstream, CUstream_flags, CUstream_st, CUstreamCaptureMode,
 };
 
-use super::compiler::Dialect;
+use super::compiler::{Compilers, Dialect};
 use super::cublaslt::CublasLt;
 use super::library::{Library, Wanted, functions};
+use super::tool::{self, Tool};
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
 };
@@ -30,7 +32,17 @@ const WANTED_NVRTC: Wanted = Wanted {
     what: "NVRTC",
     folders: &["/usr/local/cuda/lib64", "/usr/local/cuda-13/lib64", "/usr/local/cuda-12/lib64"],
     install: "install NVRTC, which is part of the CUDA toolkit and of the Python package nvidia-cuda-nvrtc, \
-              where the system's loader finds it",
+              where the system's loader finds it, or nvcc in PATH, in bin of CUDA_PATH or in /usr/local/cuda/bin",
+};
+
+const NVCC: tool::Wanted = tool::Wanted {
+    name: "nvcc",
+    root: "CUDA_PATH",
+    folders: &["/usr/local/cuda/bin"],
+    version: "release ",
+    arguments: &["--cubin"],
+    architecture: "--gpu-architecture=",
+    extension: "cu",
 };
 
 /// From here on, every function below is there, and code of an NVRTC of the same major version loads.
@@ -110,6 +122,7 @@ pub struct Cuda {
     error_name: ErrorName,
     version: Version,
     devices: usize,
+    compilers: Compilers,
 }
 
 type ErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
@@ -190,7 +203,7 @@ impl Runtime for Cuda {
         }
         // SAFETY: the types are cudarc's, but for the status.
         let table = unsafe { Table::resolve(&library) }?;
-        let mut cuda = Self { table, error_name, version, devices: 0 };
+        let mut cuda = Self { table, error_name, version, devices: 0, compilers: Compilers::default() };
         match call!(cuda, cuInit(0)) {
             Err(error) if error.code == NO_DEVICE => {
                 return Err(GpuError::NoDevice { runtime: Self::NAME });
@@ -238,8 +251,8 @@ impl Runtime for Cuda {
         })
     }
 
-    fn compiler(&self, library: Option<&str>) -> Result<Compiler, GpuError> {
-        nvrtc(self.version, library)
+    fn compiler(&self, library: Option<&str>) -> Result<Arc<Compiler>, GpuError> {
+        self.compilers.get(library, || compiler(self.version, library))
     }
 
     fn retain(&self, ordinal: usize) -> Result<Self::Context, DriverError> {
@@ -471,18 +484,31 @@ const NVRTC: Dialect = Dialect {
     code: c"nvrtcGetCUBIN",
 };
 
-/// The newest NVRTC whose code the driver loads: of the driver's major version, or of one before it. cudarc looks for one of the
-/// version that it was built for, and panics if there is none.
-fn nvrtc(driver: Version, library: Option<&str>) -> Result<Compiler, GpuError> {
+/// The newest NVRTC whose code the driver loads: of the driver's major version, or of one before it; or else an `nvcc` of such a version.
+/// cudarc looks for an NVRTC of the version that it was built for, and panics if there is none.
+fn compiler(driver: Version, library: Option<&str>) -> Result<Compiler, GpuError> {
     let names = match library {
         Some(library) => vec![library.to_owned()],
         None => (OLDEST.major..=driver.major).rev().map(|major| format!("libnvrtc.so.{major}")).collect(),
     };
+    let new = |library: Library| {
+        // SAFETY: the types are those of `nvrtc.h`.
+        let compiler =
+            unsafe { Compiler::new(&library, &NVRTC, Cuda::COMPILER_OPTIONS, "", architectures(&library)?) }?;
+        for_driver(compiler, driver)
+    };
     // SAFETY: the compiler's library.
-    let library = unsafe { Library::open(WANTED_NVRTC, &names) }?;
-    // SAFETY: the types are those of `nvrtc.h`.
-    let compiler =
-        unsafe { Compiler::new(&library, &NVRTC, Cuda::COMPILER_OPTIONS, "", architectures(&library)?) }?;
+    let found = unsafe { Library::first(WANTED_NVRTC, &names, new) };
+    found.or_else(|missing| {
+        let found = if library.is_none() { Tool::find(&NVCC) } else { None };
+        let (tool, version) = found.ok_or(missing)?;
+        let known = tool.list("--list-gpu-code");
+        for_driver(Compiler::of_tool((tool, version), NVCC.name, Cuda::COMPILER_OPTIONS, "", known), driver)
+    })
+}
+
+/// The compiler, if the driver is not too old for its code.
+fn for_driver(compiler: Compiler, driver: Version) -> Result<Compiler, GpuError> {
     if compiler.version().major > driver.major {
         let (compiler, found) = (compiler.title(), compiler.version());
         return Err(GpuError::NewCompiler { compiler, found, expected: driver });

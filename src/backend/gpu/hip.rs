@@ -6,13 +6,15 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 #[cfg(feature = "hip-sys")]
 use hip_sys::hiprt;
 
-use super::compiler::Dialect;
+use super::compiler::{Compilers, Dialect};
 use super::library::{Library, StatusName, Wanted, functions, refused};
 use super::rocblas::RocBlas;
+use super::tool::{self, Tool};
 use super::{
     Compiler, DevicePointer, DriverError, GpuError, Handle, Launch, Memory, Properties, Runtime, Version,
 };
@@ -39,7 +41,19 @@ const WANTED_DRIVER: Wanted =
 const WANTED_RTC: Wanted = Wanted {
     what: "hipRTC",
     folders: FOLDERS,
-    install: "install hipRTC, which is part of ROCm and of DTK, where the system's loader finds it",
+    install: "install hipRTC, which is part of ROCm and of DTK, where the system's loader finds it, or hipcc in PATH, \
+              in bin of ROCM_PATH, in /opt/rocm/bin or in /opt/dtk/bin",
+};
+
+const HIPCC: tool::Wanted = tool::Wanted {
+    name: "hipcc",
+    root: "ROCM_PATH",
+    folders: &["/opt/rocm/bin", "/opt/dtk/bin"],
+    version: "HIP version: ",
+    // hipRTC has in it what is in this header.
+    arguments: &["--genco", "-include", "hip/hip_runtime.h"],
+    architecture: "--offload-arch=",
+    extension: "hip",
 };
 
 /// The first release that has every function of the table.
@@ -193,6 +207,7 @@ pub struct Hip {
     devices: usize,
     is_dtk: bool,
     library: Library,
+    compilers: Compilers,
 }
 
 impl std::fmt::Debug for Hip {
@@ -227,6 +242,29 @@ impl Hip {
         self.check("hipGetDeviceProperties", status)?;
         let bytes: Vec<u8> = description.iter().flat_map(|word| word.to_ne_bytes()).collect();
         Ok(architecture(&bytes).unwrap_or_default())
+    }
+
+    /// hipRTC, in the driver's library or in one of its own, or else `hipcc`.
+    fn find_compiler(&self, library: Option<&str>) -> Result<Compiler, GpuError> {
+        let (vendor, known) = if self.is_dtk { ("dtk", HYGON) } else { ("rocm", AMD) };
+        let release = format!("-{vendor}-{}", self.release);
+        let known = || known.iter().map(|&name| name.to_owned()).collect();
+        let options = Self::COMPILER_OPTIONS;
+        // SAFETY: the types are those of `hiprtc.h`.
+        let new = |library: &Library| unsafe { Compiler::new(library, &HIPRTC, options, &release, known()) };
+        if let Some(library) = library {
+            // SAFETY: the compiler's library.
+            return new(&unsafe { Library::open(WANTED_RTC, &[library]) }?);
+        }
+        if let Ok(inside) = new(&self.library) {
+            return Ok(inside);
+        }
+        // SAFETY: as above.
+        let found = unsafe { Library::first(WANTED_RTC, RTC, |library| new(&library)) };
+        found.or_else(|missing| {
+            let tool = Tool::find(&HIPCC).ok_or(missing)?;
+            Ok(Compiler::of_tool(tool, HIPCC.name, options, &release, known()))
+        })
     }
 }
 
@@ -274,8 +312,19 @@ impl Runtime for Hip {
         let release = release.unsigned_abs();
         let version = Version::new(release / 10_000_000, release / 100_000 % 100);
         let is_dtk = library.name().contains("galaxyhip");
-        let mut hip =
-            Self { table, graphs, error_name, describe, version, release, devices: 0, is_dtk, library };
+        let compilers = Compilers::default();
+        let mut hip = Self {
+            table,
+            graphs,
+            error_name,
+            describe,
+            version,
+            release,
+            devices: 0,
+            is_dtk,
+            library,
+            compilers,
+        };
         hip.check("hipRuntimeGetVersion", status)?;
         if version < OLDEST {
             return Err(GpuError::OldDriver { runtime: Self::NAME, found: version, expected: OLDEST });
@@ -325,27 +374,8 @@ impl Runtime for Hip {
         })
     }
 
-    fn compiler(&self, library: Option<&str>) -> Result<Compiler, GpuError> {
-        let (vendor, known) = if self.is_dtk { ("dtk", HYGON) } else { ("rocm", AMD) };
-        let release = format!("-{vendor}-{}", self.release);
-        let new = |library: &Library, known| {
-            // SAFETY: the types are those of `hiprtc.h`.
-            unsafe { Compiler::new(library, &HIPRTC, Self::COMPILER_OPTIONS, &release, known) }
-        };
-        let known: Vec<_> = known.iter().map(|&name| name.to_owned()).collect();
-        if library.is_none()
-            && let Ok(inside) = new(&self.library, known.clone())
-        {
-            return Ok(inside);
-        }
-        // SAFETY: the compiler's library.
-        let library = unsafe {
-            match library {
-                Some(library) => Library::open(WANTED_RTC, &[library]),
-                None => Library::open(WANTED_RTC, RTC),
-            }
-        }?;
-        new(&library, known)
+    fn compiler(&self, library: Option<&str>) -> Result<Arc<Compiler>, GpuError> {
+        self.compilers.get(library, || self.find_compiler(library))
     }
 
     fn retain(&self, ordinal: usize) -> Result<Self::Context, DriverError> {

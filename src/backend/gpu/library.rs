@@ -29,21 +29,38 @@ impl Library {
     /// # Safety
     /// Each name is that of a library whose initialisers may be run: the driver, or the compiler, that is wanted.
     pub(super) unsafe fn open(wanted: Wanted, names: &[impl AsRef<str>]) -> Result<Self, GpuError> {
+        // SAFETY: the caller's.
+        unsafe { Self::first(wanted, names, Ok) }
+    }
+
+    /// What can be made of the first of `names` that can be loaded and that something can be made of; or why not of the first that can
+    /// be loaded.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    pub(super) unsafe fn first<T>(
+        wanted: Wanted,
+        names: &[impl AsRef<str>],
+        make: impl Fn(Self) -> Result<T, GpuError>,
+    ) -> Result<T, GpuError> {
         let Wanted { what, folders, install } = wanted;
-        let mut tried = Vec::new();
+        let (mut tried, mut refused) = (Vec::new(), None);
         for name in names.iter().map(AsRef::as_ref) {
             let mut broken = None;
             let in_folders = folders.iter().map(|folder| format!("{folder}/{name}"));
             for path in iter::once(name.to_owned()).chain(in_folders) {
                 // SAFETY: the caller's.
                 match unsafe { libloading::Library::new(&path) } {
-                    Ok(inner) => return Ok(Self::of(Box::leak(Box::new(inner)), path)),
+                    Ok(inner) => match make(Self::of(Box::leak(Box::new(inner)), path)) {
+                        Ok(made) => return Ok(made),
+                        Err(error) => refused = refused.or(Some(error)),
+                    },
                     Err(error) => broken = broken.or_else(|| reason(&error)),
                 }
             }
             tried.push(broken.map_or_else(|| name.to_owned(), |reason| format!("{name} ({reason})")));
         }
-        Err(GpuError::NoLibrary { what, tried, folders, install })
+        Err(refused.unwrap_or(GpuError::NoLibrary { what, tried, folders, install }))
     }
 
     /// A library that somebody else has loaded.

@@ -60,6 +60,8 @@ mod rocblas;
 mod runtime;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 mod stages;
+#[cfg(any(feature = "cuda", feature = "hip"))]
+mod tool;
 
 pub(crate) use self::activations::Activations;
 pub use self::error::{DriverError, GpuError};

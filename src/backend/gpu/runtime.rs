@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::fmt;
+use std::sync::Arc;
 
 use super::{BlasLibrary, Compiler, DriverError, GpuError, Memory, Properties};
 
@@ -116,11 +117,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`GpuError::NoSuchDevice`]; the driver's.
     fn properties(&self, ordinal: usize) -> Result<Properties, GpuError>;
 
-    /// The compiler that makes code for this driver: at `library`, or where it is usually found.
+    /// The compiler that makes code for this driver: the library `library`, or where there is one usually; if there is none, the
+    /// vendor's compiler as a program, `nvcc` or `hipcc`. Looked for once.
     ///
     /// # Errors
     /// [`GpuError`]: no library, a missing symbol, a compiler newer than the driver.
-    fn compiler(&self, library: Option<&str>) -> Result<Compiler, GpuError>;
+    fn compiler(&self, library: Option<&str>) -> Result<Arc<Compiler>, GpuError>;
 
     /// Opens a device. `ordinal` is less than [`devices`](Self::devices).
     ///

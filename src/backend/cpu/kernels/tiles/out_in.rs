@@ -9,7 +9,6 @@ use super::{pieces, transpose};
 use crate::backend::cpu::kernels::Out;
 use crate::backend::cpu::kernels::pages::Page;
 use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, TileJob, Tiles};
-use crate::backend::cpu::simd::avx512::Avx512;
 use crate::quant::Factors;
 use crate::tensor::DType;
 
@@ -66,7 +65,7 @@ impl<'a> OutIn<'a> {
 
 impl TileJob for OutIn<'_> {
     #[inline(always)]
-    fn run(self, s: Avx512, tiles: &Tiles) {
+    fn run(self, tiles: &Tiles) {
         // Taken out and put back: a closure would not be compiled with the instructions.
         let mut local = LOCAL.take();
         let blocks = self.x.blocks();
@@ -82,7 +81,7 @@ impl TileJob for OutIn<'_> {
                 let first = self.columns.start + panel * SIDE;
                 for steps in pieces(start..end) {
                     let outputs = first..self.columns.end.min(first + SIDE);
-                    self.matrix.unpack(s, outputs, steps.clone(), bytes_mut(&mut local.piece));
+                    self.matrix.unpack(tiles, outputs, steps.clone(), bytes_mut(&mut local.piece));
                     let begin = if steps.start == 0 { Begin::Zero } else { Begin::Load };
                     let piece = bytes(&local.piece);
                     let left = Operand { bytes: piece, row: 64, tile: TILE, step: PAIR };

@@ -10,7 +10,7 @@ use std::time::Instant;
 use grok1::backend::cpu::Cpu;
 use grok1::backend::{Backend, Batch, PAGE, PageId, Row, Sequence};
 use grok1::checkpoint::{self, Synthetic};
-use grok1::{Control, ModelConfig, Precision, Threads, WeightStorage};
+use grok1::{Control, DType, ModelConfig, Precision, Threads, WeightStorage};
 
 const TYPES: [&str; 9] = ["i8", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "q3_k", "q2_k", "bf16"];
 
@@ -26,14 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let types: Vec<String> = arguments.collect();
     let types = if types.is_empty() { TYPES.map(str::to_owned).to_vec() } else { types };
     // Grok-1's width, and two experts, narrower than its, which every row goes to.
-    let config = ModelConfig {
-        layers: 1,
-        vocab: 256,
-        experts: 2,
-        selected_experts: 2,
-        ffn_width: 8192,
-        ..ModelConfig::grok1()
-    };
+    let mut config = ModelConfig::grok1();
+    (config.layers, config.vocab, config.ffn_width) = (1, 256, 8192);
+    (config.experts, config.selected_experts) = (2, 2);
     let control = Control::new();
     let mut names = Cpu::instruction_sets();
     names.retain(|name| *name != "scalar");
@@ -43,8 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(cpu.with_instruction_set(name))
     });
     let backends = backends.collect::<std::io::Result<Vec<Cpu>>>()?;
-    for dtype in types {
-        let model = checkpoint::synthetic(&Synthetic::new().config(config.clone()).dtype(dtype.parse()?))?;
+    for name in types {
+        let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == name);
+        let dtype = dtype.ok_or_else(|| format!("{name} is no type of weights"))?;
+        let model = checkpoint::synthetic(&Synthetic::new().config(config.clone()).dtype(dtype))?;
         let layer = backends[0].load_layer(&model.layers[0], &control)?;
         let head = backends[0].load_head(&model.head, &control)?;
         for count in ROWS {
@@ -69,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             let operations =
                 (2 * count * config.selected_experts * 3 * config.width * config.ffn_width) as f64;
-            print!("{dtype:6} {count:4} rows");
+            print!("{name:6} {count:4} rows");
             for (name, seconds) in names.iter().zip(fastest) {
                 print!("  {name} {:.2}", operations / seconds / 1e12);
             }

@@ -155,6 +155,7 @@ pub(crate) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// Tiles one after the other: `[tiles, steps, TILE]`, of which `bytes` may begin at any.
+    #[allow(dead_code, reason = "for attention")]
     pub(crate) fn packed(bytes: &'a [u8], steps: usize) -> Self {
         Self { bytes, row: 64, tile: steps * TILE, step: TILE }
     }
@@ -199,8 +200,10 @@ pub(crate) enum Shape {
     /// The best: each tile is loaded for two multiplications.
     TwoByTwo,
     /// For one tile of columns.
+    #[allow(dead_code, reason = "for attention")]
     FourByOne,
     /// For one tile of rows.
+    #[allow(dead_code, reason = "for attention")]
     OneByFour,
 }
 
@@ -358,8 +361,11 @@ impl Tiles {
         bf16, f32, "tdpbf16ps"
     );
     products!(
+        #[allow(dead_code, reason = "for activations of 8 bits")]
         /// `sums = left · right` of signed bytes, 64 inputs a step; sums wrap around.
-        i8, i32, "tdpbssd"
+        i8,
+        i32,
+        "tdpbssd"
     );
 }
 

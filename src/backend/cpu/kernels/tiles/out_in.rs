@@ -52,8 +52,13 @@ impl<'a> OutIn<'a> {
                 // SAFETY: a tile is 16 lines; `start` checks that `count` places exist, which the mask leaves, and the caller of
                 // `new` promised their exclusive use. The job runs with AMX, whose proof includes these instructions.
                 unsafe {
-                    let lines = std::array::from_fn(|i| _mm512_load_si512(sums.0[i].as_ptr().cast()));
-                    for (i, line) in transpose(lines).into_iter().enumerate().take(rows - row) {
+                    let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
+                    for i in 0..TILE_ROWS {
+                        lines[i] = _mm512_load_si512(sums.0[i].as_ptr().cast());
+                    }
+                    let lines = transpose(lines);
+                    for i in 0..TILE_ROWS.min(rows - row) {
+                        let line = lines[i];
                         let out = self.out.start(row + i, column, count);
                         _mm512_mask_storeu_ps(out, u16::MAX >> (16 - count), _mm512_castsi512_ps(line));
                     }

@@ -102,7 +102,8 @@ impl<'a> Matrix<'a> {
             let out = out[..64].as_mut_ptr();
             // SAFETY: a step is two vectors, a line one of bf16. The job runs with AMX, whose proof includes these instructions.
             unsafe {
-                let [low, high] = [0, 16].map(|i| _mm512_loadu_ps(values.as_ptr().add(i)));
+                let low = _mm512_loadu_ps(values.as_ptr());
+                let high = _mm512_loadu_ps(values.as_ptr().add(16));
                 _mm512_storeu_si512(out.cast(), narrow(low, high));
             }
         }
@@ -147,9 +148,9 @@ fn blocks<F: Format>(tiles: &Tiles, bytes: &[u8], steps: usize, out: &mut [u8]) 
     let s = tiles.integers;
     let block = F::open(bytes);
     let mut heads = [[0.0; 16]; 2];
-    for (head, out) in F::scales(s, &block).into_iter().zip(&mut heads) {
-        s.store(head, out);
-    }
+    let [scales, offsets] = F::scales(s, &block);
+    s.store(scales, &mut heads[0]);
+    s.store(offsets, &mut heads[1]);
     // Read from memory each is spread by the load; from the register it takes two shuffles, which there are enough of.
     let [scales, offsets] = std::hint::black_box(&heads);
     for quarter in 0..steps.div_ceil(2) {
@@ -162,12 +163,16 @@ fn blocks<F: Format>(tiles: &Tiles, bytes: &[u8], steps: usize, out: &mut [u8]) 
             let out = out[step * PAIR..][..64].as_mut_ptr();
             // SAFETY: a line is a vector. The job runs with AMX, whose proof includes these instructions.
             unsafe {
-                let [low, high] = [0, 1].map(|i| {
-                    let run = _mm512_loadu_si512(RUNS[2 * half + i].as_ptr().cast());
-                    let codes = _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, run, codes);
-                    let [scale, offset] = [scales, offsets].map(|x| _mm512_set1_ps(x[2 * step + i]));
-                    _mm512_fmsub_ps(_mm512_cvtepi32_ps(codes), scale, offset)
-                });
+                let mut runs = [_mm512_setzero_ps(); 2];
+                // No closures where vectors are: they would not be compiled with the instructions.
+                for i in 0..2 {
+                    let places = _mm512_loadu_si512(RUNS[2 * half + i].as_ptr().cast());
+                    let codes = _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, places, codes);
+                    let scale = _mm512_set1_ps(scales[2 * step + i]);
+                    let offset = _mm512_set1_ps(offsets[2 * step + i]);
+                    runs[i] = _mm512_fmsub_ps(_mm512_cvtepi32_ps(codes), scale, offset);
+                }
+                let [low, high] = runs;
                 _mm512_storeu_si512(out.cast(), narrow(low, high));
             }
         }

@@ -34,6 +34,10 @@ pub enum Precision {
     Exact,
     /// Activations are rounded once to bf16 before each product with the weights of attention, experts and head, and queries before
     /// the product with keys. Router, norms, soft caps, softmax and all sums are f32.
+    ///
+    /// Processors with AMX multiply four rows or more by weights that are rounded to bf16 as well, where they are packed in blocks of
+    /// few bits or in 8-bit floats; those stored as bf16, f16, f32 or 8-bit integers are taken as they are. There a row's result may
+    /// depend on how many rows are computed with it, never on how many threads compute it.
     #[default]
     Standard,
 }

@@ -4,11 +4,12 @@ use grok1::backend::cpu::Cpu;
 use grok1::{Control, Entry, Session};
 
 use crate::models::{logits, run_all, standard, tiny, tiny_on};
-use crate::{assert_same, precisions, same_bits, sonnet};
+use crate::oracle::Distance;
+use crate::{assert_same, in_any_batch, same_bits, sonnet};
 
 #[test]
 fn chunks_of_any_size_give_the_same_bits() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options.clone());
         let tokens = sonnet(&model);
         let whole = logits(&model, &tokens);
@@ -16,6 +17,19 @@ fn chunks_of_any_size_give_the_same_bits() {
             let chunked = logits(&tiny(options.clone().batch_rows(rows)), &tokens);
             assert_same(&chunked, &whole, &format!("{rows} rows at a time"));
         }
+    }
+}
+
+#[test]
+fn chunks_of_any_size_differ_by_roundings_in_standard_precision() {
+    let model = tiny(standard());
+    let tokens = sonnet(&model);
+    let whole = logits(&model, &tokens);
+    for rows in [1, 7, 64] {
+        let chunked = logits(&tiny(standard().batch_rows(rows)), &tokens);
+        let mut distance = Distance::default();
+        chunked.iter().zip(&whole).for_each(|(a, b)| distance.add(a, b));
+        assert!(distance.relative_rms() < 4e-3, "{rows} rows at a time: {distance:?}");
     }
 }
 
@@ -34,7 +48,7 @@ fn chunks_of_any_size_give_the_same_bits_on_every_instruction_set() {
 
 #[test]
 fn tokens_one_by_one_give_the_same_bits_as_a_prompt() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options);
         let tokens = sonnet(&model);
         let whole = logits(&model, &tokens);
@@ -63,7 +77,7 @@ fn pushed_tokens_give_the_same_bits_as_fed_ones() {
 /// Prompts and single tokens of forty sessions in the same batches, several runs in a row.
 #[test]
 fn sessions_in_one_batch_do_not_see_each_other() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options);
         let tokens = sonnet(&model);
         // Each session reads the sonnet from its own place, first so many tokens, then one, then so many.
@@ -97,7 +111,7 @@ fn sessions_in_one_batch_do_not_see_each_other() {
 
 #[test]
 fn a_fork_goes_on_as_its_original_would() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options);
         let tokens = sonnet(&model);
         let whole = logits(&model, &tokens);
@@ -115,7 +129,7 @@ fn a_fork_goes_on_as_its_original_would() {
 
 #[test]
 fn truncating_is_never_having_gone_there() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options);
         let tokens = sonnet(&model);
         let whole = logits(&model, &tokens);

@@ -56,6 +56,11 @@ fn precisions() -> [ModelOptions; 2] {
     [exact(), standard()]
 }
 
+/// Those in which a row has the same bits whatever is computed with it.
+fn in_any_batch() -> [ModelOptions; 1] {
+    [exact()]
+}
+
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }

@@ -107,6 +107,10 @@ const UNTOUCHED: f64 = 2e-6;
 /// Closer probabilities than this may be ordered by the rounding of a sum.
 const TIE: f32 = 1e-3;
 
+/// The same for those that round weights to bf16, which moves every row.
+const ROUNDED: f64 = 6e-3;
+const ROUNDED_TIE: f32 = 1e-2;
+
 /// Rows of three sequences in each batch.
 pub(crate) type Batches<'a> = &'a [[usize; 3]];
 
@@ -365,16 +369,22 @@ impl Distances {
 }
 
 /// Whether rounding may decide which experts a row goes to, or in which order.
-fn is_tied(probabilities: &[f32], selected: usize) -> bool {
+fn is_tied(probabilities: &[f32], selected: usize, tie: f32) -> bool {
     let mut sorted = probabilities.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    sorted.windows(2).take(selected).any(|pair| pair[0] - pair[1] < TIE)
+    sorted.windows(2).take(selected).any(|pair| pair[0] - pair[1] < tie)
 }
 
 const STAGES: [&str; 6] = ["attention", "router", "gates", "experts", "normed", "head"];
 
 /// How far each stage of a run is from the definition's.
-fn distances(case: &str, config: &ModelConfig, found: &[Trace], truth: &[Trace]) -> [[f64; 2]; STAGES.len()] {
+fn distances(
+    case: &str,
+    config: &ModelConfig,
+    tie: f32,
+    found: &[Trace],
+    truth: &[Trace],
+) -> [[f64; 2]; STAGES.len()] {
     let mut distances: [Distances; STAGES.len()] = Default::default();
     let (mut rows, mut flipped) = (0, 0);
     for (batch, (found, truth)) in found.iter().zip(truth).enumerate() {
@@ -384,7 +394,10 @@ fn distances(case: &str, config: &ModelConfig, found: &[Trace], truth: &[Trace])
         let same: Vec<bool> = experts.map(|(found, truth)| found == truth).collect();
         for row in (0..same.len()).filter(|&row| !same[row]) {
             let probabilities = &truth.probabilities[row * config.experts..][..config.experts];
-            assert!(is_tied(probabilities, selected), "{case}, batch {batch}, row {row}: {probabilities:?}");
+            assert!(
+                is_tied(probabilities, selected, tie),
+                "{case}, batch {batch}, row {row}: {probabilities:?}"
+            );
         }
         rows += same.len();
         flipped += same.iter().filter(|same| !**same).count();
@@ -401,8 +414,13 @@ fn distances(case: &str, config: &ModelConfig, found: &[Trace], truth: &[Trace])
             distance.add(found, truth, counts);
         }
     }
-    assert!(flipped * 50 <= rows, "{case}: {flipped} of {rows} rows went to other experts");
+    let flips = if tie > TIE { 10 } else { 50 };
+    assert!(flipped * flips <= rows, "{case}: {flipped} of {rows} rows went to other experts");
     distances.map(Distances::summary)
+}
+
+fn is_in_blocks(checkpoint: &Checkpoint) -> bool {
+    checkpoint.layers.iter().any(|layer| layer.gate[0].dtype.block() > 1)
 }
 
 /// One line of the table for the processor or device that `found` runs the batches on.
@@ -417,8 +435,10 @@ pub(crate) fn conforms(
     let truth = traces(&Scalar::new(config.clone(), precision), checkpoint, kv, batches);
     for (backend, found) in backends {
         let case = format!("{case}, {precision:?}, {}, {backend}", kv.name());
-        for (stage, [best, worst]) in STAGES.iter().zip(distances(&case, config, &found, &truth)) {
-            assert!(best <= UNTOUCHED, "{case}, {stage}: even the best rows are {best:.1e} off");
+        let rounded = backend == "amx" && precision == Precision::Standard && is_in_blocks(checkpoint);
+        let (untouched, tie) = if rounded { (ROUNDED, ROUNDED_TIE) } else { (UNTOUCHED, TIE) };
+        for (stage, [best, worst]) in STAGES.iter().zip(distances(&case, config, tie, &found, &truth)) {
+            assert!(best <= untouched, "{case}, {stage}: even the best rows are {best:.1e} off");
             assert!(worst <= bound, "{case}, {stage}: the worst row is {worst:.1e} off");
         }
     }

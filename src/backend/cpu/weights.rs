@@ -73,11 +73,9 @@ enum Scaling {
 /// Rows up to which integers are faster than unpacking weights to f32.
 const FEW: usize = 8;
 
-/// Rows from which on tiles are faster than integers, and than unpacking weights to f32.
+/// Rows from which on tiles are faster than integers and f32.
 #[cfg(target_arch = "x86_64")]
 const TILES: usize = 4;
-#[cfg(target_arch = "x86_64")]
-const TILES_OR_FLOATS: usize = 2;
 
 /// A weight matrix.
 pub(crate) struct Weights {
@@ -138,10 +136,14 @@ impl Weights {
         let has_integers = self.layout == Layout::OutIn && integers::has(self.dtype);
         #[cfg(target_arch = "x86_64")]
         if let Some(amx) = isa.amx()
-            && rows >= if has_integers { TILES } else { TILES_OR_FLOATS }
+            // These would lose bits that nothing else does.
+            && !matches!(self.dtype, DType::F32 | DType::F16)
+            && rows >= TILES
         {
             return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = isa;
         if rows <= FEW && has_integers { Way::Integers } else { Way::Floats }
     }
 
@@ -239,10 +241,7 @@ impl Weights {
                 (_, DType::I8) => {
                     amx.enter_tiles(tiles::InOut::<I8>::new(x, data, shape, columns, scaled, out));
                 }
-                (_, DType::BF16) => {
-                    amx.enter_tiles(tiles::InOut::<BF16>::new(x, data, shape, columns, scaled, out));
-                }
-                (_, _) => amx.enter_tiles(tiles::InOut::<F32>::new(x, data, shape, columns, scaled, out)),
+                (_, _) => amx.enter_tiles(tiles::InOut::<BF16>::new(x, data, shape, columns, scaled, out)),
             }
         }
     }

@@ -12,10 +12,14 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::marker::PhantomData;
 
 use super::avx512::Avx512;
+use super::integers::avx512::Vnni;
 
 /// Proof that the processor has AMX with bf16 and int8 and the AVX-512 that goes with it, and that the system lets us use them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Amx(Avx512);
+pub(crate) struct Amx {
+    floats: Avx512,
+    integers: Vnni,
+}
 
 /// Rows of a tile, and columns of a result.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -24,32 +28,28 @@ pub(crate) const TILE: usize = 16 * 64;
 
 impl Amx {
     pub(crate) fn new() -> Option<Self> {
-        let vectors = Avx512::new()?;
-        let known = is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vbmi")
-            && is_x86_feature_detected!("avx512vnni")
+        let (floats, integers) = (Avx512::new()?, Vnni::new()?);
+        let known = is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512bf16")
-            && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("xsave");
-        (known && has_tiles() && permitted()).then_some(Self(vectors))
+        (known && has_tiles() && permitted()).then_some(Self { floats, integers })
     }
 
     /// The vectors that come with the tiles.
     pub(crate) fn vectors(self) -> Avx512 {
-        self.0
+        self.floats
     }
 
     /// Runs `job` compiled for all of them, with the tiles in use.
     pub(crate) fn enter_tiles(self, job: impl TileJob) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-        fn inside(vectors: Avx512, tiles: &Tiles, job: impl TileJob) {
-            job.run(vectors, tiles);
+        fn inside(tiles: &Tiles, job: impl TileJob) {
+            job.run(tiles);
         }
         // SAFETY: nobody else brings tiles into use, and jobs do not enter others.
         let tiles = unsafe { self.tiles() };
         // SAFETY: `self` proves the features.
-        unsafe { inside(self.0, &tiles, job) }
+        unsafe { inside(&tiles, job) }
     }
 
     /// Brings this thread's tiles into use.
@@ -66,15 +66,15 @@ impl Amx {
                 options(nostack, preserves_flags, readonly),
             );
         }
-        Tiles(PhantomData)
+        Tiles { floats: self.floats, integers: self.integers, thread: PhantomData }
     }
 }
 
 /// A kernel of tiles with its arguments.
 pub(crate) trait TileJob {
-    /// Must be `inline(always)`, as everything it calls that uses `vectors`. May use what [`Amx`] proves beside AVX-512 F: BW, VL,
+    /// Must be `inline(always)`, as everything it calls that uses vectors. What [`Amx`] proves beside the tiles is AVX-512 F, BW, VL,
     /// VBMI, VNNI and BF16.
-    fn run(self, vectors: Avx512, tiles: &Tiles);
+    fn run(self, tiles: &Tiles);
 }
 
 /// Whether the processor has the tiles and both their products, and the system saves them.
@@ -104,7 +104,7 @@ fn permitted() -> bool {
 }
 
 #[repr(align(64))]
-struct Config([u8; 64]);
+struct Config(#[allow(dead_code, reason = "read by the processor")] [u8; 64]);
 
 /// Eight tiles of 16 rows of 64 bytes.
 static CONFIG: Config = {
@@ -121,7 +121,11 @@ static CONFIG: Config = {
 
 /// This thread's tiles, in use until the value is dropped. To be held for the length of a kernel: bringing them into use takes
 /// some ten nanoseconds, and holding them makes each change of threads dearer.
-pub(crate) struct Tiles(PhantomData<*const ()>);
+pub(crate) struct Tiles {
+    pub(crate) floats: Avx512,
+    pub(crate) integers: Vnni,
+    thread: PhantomData<*const ()>,
+}
 
 impl Drop for Tiles {
     fn drop(&mut self) {
@@ -151,6 +155,7 @@ pub(crate) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// Tiles one after the other: `[tiles, steps, TILE]`, of which `bytes` may begin at any.
+    #[allow(dead_code, reason = "for attention")]
     pub(crate) fn packed(bytes: &'a [u8], steps: usize) -> Self {
         Self { bytes, row: 64, tile: steps * TILE, step: TILE }
     }
@@ -195,8 +200,10 @@ pub(crate) enum Shape {
     /// The best: each tile is loaded for two multiplications.
     TwoByTwo,
     /// For one tile of columns.
+    #[allow(dead_code, reason = "for attention")]
     FourByOne,
     /// For one tile of rows.
+    #[allow(dead_code, reason = "for attention")]
     OneByFour,
 }
 
@@ -354,8 +361,11 @@ impl Tiles {
         bf16, f32, "tdpbf16ps"
     );
     products!(
+        #[allow(dead_code, reason = "for activations of 8 bits")]
         /// `sums = left · right` of signed bytes, 64 inputs a step; sums wrap around.
-        i8, i32, "tdpbssd"
+        i8,
+        i32,
+        "tdpbssd"
     );
 }
 

@@ -4,13 +4,12 @@
 //! instruction set and calls the job there, so everything marked `inline(always)` below it is compiled with those instructions.
 
 #[cfg(target_arch = "x86_64")]
-#[allow(dead_code, reason = "kernels follow")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-mod integers;
+pub(crate) mod integers;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;

@@ -10,10 +10,10 @@ mod legacy;
 mod out_in;
 mod pack;
 
-use iq::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
-use iq4::Iq4Xs;
-use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use legacy::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub(super) use iq::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
+pub(super) use iq4::Iq4Xs;
+pub(super) use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
+pub(super) use legacy::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use out_in::OutIn;
 pub(crate) use pack::Pack;
 
@@ -97,6 +97,7 @@ macro_rules! with_format {
         }
     };
 }
+pub(super) use with_format;
 
 /// Whether there is a kernel for a type of elements of `[outputs, inputs]`.
 pub(crate) fn has(dtype: DType) -> bool {

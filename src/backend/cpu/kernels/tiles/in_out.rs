@@ -70,7 +70,9 @@ impl<'a, E: Element> InOut<'a, E> {
             }
             let mut padded = [0_u8; 64];
             let count = self.outputs.saturating_sub(column) * E::SIZE;
-            padded[..count].copy_from_slice(&self.weights[start..][..count]);
+            if count > 0 {
+                padded[..count].copy_from_slice(&self.weights[start..][..count]);
+            }
             E::load(s, padded.as_ptr())
         }
     }
@@ -166,7 +168,7 @@ impl<'a, E: Element> InOut<'a, E> {
 
 impl<E: Element> TileJob for InOut<'_, E> {
     #[inline(always)]
-    fn run(self, s: Avx512, tiles: &Tiles) {
+    fn run(self, tiles: &Tiles) {
         // Taken out and put back: a closure would not be compiled with the instructions.
         let mut local = LOCAL.take();
         let blocks = self.x.blocks();
@@ -186,7 +188,7 @@ impl<E: Element> TileJob for InOut<'_, E> {
                     let halves = half..width.min(half + 2);
                     let column = self.columns.start + half * SIDE;
                     for steps in pieces(start..end) {
-                        self.unpack(s, column, &steps, &inputs, bytes_mut(&mut local.piece));
+                        self.unpack(tiles.floats, column, &steps, &inputs, bytes_mut(&mut local.piece));
                         let begin = if steps.start == first { Begin::Zero } else { Begin::Load };
                         for (half, right) in
                             halves.clone().zip(bytes(&local.piece).chunks_exact(steps.len() * PAIR))

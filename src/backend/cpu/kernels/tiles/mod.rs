@@ -16,7 +16,6 @@ pub(crate) use self::out_in::OutIn;
 pub(crate) use self::pack::{Pack, Side, TiledRows};
 use crate::backend::cpu::kernels::pages::{BLOCK, Page};
 use crate::backend::cpu::simd::amx::{Block, Sums, TILE, TILE_ROWS};
-use crate::backend::cpu::simd::avx512::Avx512;
 
 /// Rows or outputs of two tiles side by side, which are what a product takes of each operand.
 const SIDE: usize = 2 * TILE_ROWS;
@@ -93,22 +92,6 @@ unsafe fn transpose(mut rows: [std::arch::x86_64::__m512i; 16]) -> [std::arch::x
         }
         other
     }
-}
-
-/// Stores 32 values of a row as bf16.
-///
-/// # Safety
-/// As for [`Avx512`]'s methods, with BF16; 64 bytes must be writable at `out`.
-#[inline(always)]
-unsafe fn store_bf16(
-    _: Avx512,
-    out: *mut u8,
-    low: std::arch::x86_64::__m512,
-    high: std::arch::x86_64::__m512,
-) {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller's.
-    unsafe { _mm512_storeu_si512(out.cast(), narrow(low, high)) }
 }
 
 /// 32 values as bf16.

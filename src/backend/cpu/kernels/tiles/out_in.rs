@@ -9,7 +9,6 @@ use super::{pieces, transpose};
 use crate::backend::cpu::kernels::Out;
 use crate::backend::cpu::kernels::pages::Page;
 use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, TileJob, Tiles};
-use crate::backend::cpu::simd::avx512::Avx512;
 use crate::quant::Factors;
 use crate::tensor::DType;
 
@@ -53,8 +52,13 @@ impl<'a> OutIn<'a> {
                 // SAFETY: a tile is 16 lines; `start` checks that `count` places exist, which the mask leaves, and the caller of
                 // `new` promised their exclusive use. The job runs with AMX, whose proof includes these instructions.
                 unsafe {
-                    let lines = std::array::from_fn(|i| _mm512_load_si512(sums.0[i].as_ptr().cast()));
-                    for (i, line) in transpose(lines).into_iter().enumerate().take(rows - row) {
+                    let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
+                    for i in 0..TILE_ROWS {
+                        lines[i] = _mm512_load_si512(sums.0[i].as_ptr().cast());
+                    }
+                    let lines = transpose(lines);
+                    for i in 0..TILE_ROWS.min(rows - row) {
+                        let line = lines[i];
                         let out = self.out.start(row + i, column, count);
                         _mm512_mask_storeu_ps(out, u16::MAX >> (16 - count), _mm512_castsi512_ps(line));
                     }
@@ -66,7 +70,7 @@ impl<'a> OutIn<'a> {
 
 impl TileJob for OutIn<'_> {
     #[inline(always)]
-    fn run(self, s: Avx512, tiles: &Tiles) {
+    fn run(self, tiles: &Tiles) {
         // Taken out and put back: a closure would not be compiled with the instructions.
         let mut local = LOCAL.take();
         let blocks = self.x.blocks();
@@ -82,7 +86,7 @@ impl TileJob for OutIn<'_> {
                 let first = self.columns.start + panel * SIDE;
                 for steps in pieces(start..end) {
                     let outputs = first..self.columns.end.min(first + SIDE);
-                    self.matrix.unpack(s, outputs, steps.clone(), bytes_mut(&mut local.piece));
+                    self.matrix.unpack(tiles, outputs, steps.clone(), bytes_mut(&mut local.piece));
                     let begin = if steps.start == 0 { Begin::Zero } else { Begin::Load };
                     let piece = bytes(&local.piece);
                     let left = Operand { bytes: piece, row: 64, tile: TILE, step: PAIR };

@@ -8,7 +8,6 @@ use crate::backend::cpu::kernels::Rows;
 use crate::backend::cpu::kernels::pages::{Page, block_pages};
 use crate::backend::cpu::shared::Shared;
 use crate::backend::cpu::simd::amx::{Operand, TileJob, Tiles};
-use crate::backend::cpu::simd::avx512::Avx512;
 
 /// Which operand of the products activations are: weights are the other, as it suits their layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +95,7 @@ impl<'a> Pack<'a> {
 
 impl TileJob for Pack<'_> {
     #[inline(always)]
-    fn run(self, _: Avx512, _: &Tiles) {
+    fn run(self, _: &Tiles) {
         let rows = self.x.len();
         let blocks = rows.div_ceil(SIDE);
         let all = self.inputs.div_ceil(STEP);

@@ -478,5 +478,10 @@ pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let pair = [size(config.ffn_width), size(config.width)];
     let sum = |sizes: &[u64]| sizes.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
     let values = sum(&row).saturating_add(sum(&pair).saturating_mul(size(config.selected_experts)));
-    values.saturating_mul(size(rows)).saturating_mul(size_of::<f32>() as u64)
+    // The inputs of one product at a time, as integers: 640 bytes for each 256.
+    let integers = |inputs: u64| inputs.div_ceil(256).saturating_mul(640);
+    let packed = integers(size(config.width).max(query))
+        .max(integers(size(config.ffn_width)).saturating_mul(size(config.selected_experts)));
+    let row = values.saturating_mul(size_of::<f32>() as u64).saturating_add(packed);
+    row.saturating_mul(size(rows))
 }

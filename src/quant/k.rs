@@ -16,46 +16,56 @@ pub(crate) fn q2_k_scales(block: &[u8; 84]) -> ([f32; 16], [f32; 16]) {
     (scales, mins)
 }
 
-/// Scales of Q3_K's runs of 16: six bits less 32, the upper two of each apart from the others.
+/// Scales of Q3_K's runs of 16 with 32 added: six bits, the upper two of each apart from the others.
 #[inline(always)]
-pub(crate) fn q3_k_scales(block: &[u8; 110]) -> [f32; 16] {
-    let packed: [u8; 12] = part::<96, _, _>(block);
-    let d = scale::<108, _>(block);
-    let mut scales = [0.0; 16];
-    for run in 0..16 {
-        let low = packed[run % 8] >> (run / 8 * 4) & 15;
-        let high = packed[8 + run % 4] >> (run / 4 * 2) & 3;
-        scales[run] = d * f32::from((low | high << 4).cast_signed() - 32);
-    }
-    scales
+pub(crate) fn q3_k_sixes(packed: &[u8; 12]) -> [u8; 16] {
+    let low = u64::from_le_bytes(part::<0, _, _>(packed));
+    let high = u64::from(u32::from_le_bytes(part::<8, _, _>(packed)));
+    // Eight numbers at a time, a byte each.
+    const FOUR: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+    const TWO: u64 = 0x0303_0303_0303_0303;
+    let first = low & FOUR | ((high | high << 30) & TWO) << 4;
+    let last = low >> 4 & FOUR | ((high >> 4 | high << 26) & TWO) << 4;
+    let (first, last) = (first.to_le_bytes(), last.to_le_bytes());
+    std::array::from_fn(|i| if i < 8 { first[i] } else { last[i - 8] })
 }
 
-/// Scales and minima of the runs of 32 of Q4_K and Q5_K, which begin alike: `x = scale * code - min`.
+/// Scales of Q3_K's runs of 16.
+#[inline(always)]
+pub(crate) fn q3_k_scales(block: &[u8; 110]) -> [f32; 16] {
+    let d = scale::<108, _>(block);
+    q3_k_sixes(&part::<96, _, _>(block)).map(|scale| d * f32::from(scale.cast_signed() - 32))
+}
+
+/// Numbers of the scales and minima of the runs of 32 of Q4_K and Q5_K, which begin alike: a byte each.
 ///
 /// Both are six bits; the upper two of the last four of each lie above those of the first four.
 #[inline(always)]
-pub(crate) fn q4_k_scales(start: &[u8; 16]) -> ([f32; 8], [f32; 8]) {
-    let (d, min) = (scale::<0, _>(start), scale::<2, _>(start));
+pub(crate) fn q4_k_sixes(start: &[u8; 16]) -> [u64; 2] {
     let scales = u32::from_le_bytes(part::<4, _, _>(start));
     let mins = u32::from_le_bytes(part::<8, _, _>(start));
     let last = u32::from_le_bytes(part::<12, _, _>(start));
-    // Four numbers at a time, a byte each.
+    // Four numbers at a time.
     const SIX: u32 = 0x3f3f_3f3f;
     const FOUR: u32 = 0x0f0f_0f0f;
     const UPPER: u32 = 0x3030_3030;
     let scales = [scales & SIX, last & FOUR | scales >> 2 & UPPER];
     let mins = [mins & SIX, last >> 4 & FOUR | mins >> 2 & UPPER];
+    [scales, mins].map(|[first, last]| u64::from(first) | u64::from(last) << 32)
+}
+
+/// Scales and minima of the runs of 32 of Q4_K and Q5_K: `x = scale * code - min`.
+#[inline(always)]
+pub(crate) fn q4_k_scales(start: &[u8; 16]) -> ([f32; 8], [f32; 8]) {
+    let (d, min) = (scale::<0, _>(start), scale::<2, _>(start));
+    let [scales, mins] = q4_k_sixes(start);
     (scaled(d, scales), scaled(min, mins))
 }
 
 /// `d` times each byte.
 #[inline(always)]
-fn scaled(d: f32, bytes: [u32; 2]) -> [f32; 8] {
-    let mut out = [0.0; 8];
-    for i in 0..8 {
-        out[i] = d * f32::from((bytes[i / 4] >> (i % 4 * 8)) as u8);
-    }
-    out
+fn scaled(d: f32, bytes: u64) -> [f32; 8] {
+    bytes.to_le_bytes().map(|byte| d * f32::from(byte))
 }
 
 /// Scales of Q6_K's runs of 16.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::attention::Block;
+use super::operand::packed;
+use super::simd::Activations;
 use crate::backend::{BackendError, values::grow};
 use crate::config::ModelConfig;
 
@@ -12,7 +14,7 @@ use crate::config::ModelConfig;
 pub struct Scratch {
     pub(crate) rows: usize,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) identity: Vec<u32>,      // [rows]: 0, 1, 2, ...
+    pub(crate) identity: Vec<u32>,      // [rows or pairs]: 0, 1, 2, ...
     pub(crate) cos: Vec<f32>,           // [rows, head_dim / 2]
     pub(crate) sin: Vec<f32>,           // [rows, head_dim / 2]
     pub(crate) hidden: Vec<f32>,        // [rows, width]
@@ -28,6 +30,8 @@ pub struct Scratch {
     pub(crate) pairs: Pairs,
     pub(crate) activated: Vec<f32>, // [pairs, ffn_width]
     pub(crate) down: Vec<f32>,      // [pairs, width]
+    /// What the next product reads, as integers.
+    pub(crate) integers: Vec<Activations>, // [rows or pairs, inputs / 256]
 }
 
 /// The (row, selected expert) pairs of a batch, ordered by expert.
@@ -49,7 +53,7 @@ impl Scratch {
         let what = "activations";
         let pairs = rows * config.selected_experts;
         self.rows = rows;
-        for index in self.identity.len()..rows {
+        for index in self.identity.len()..rows.max(pairs) {
             self.identity.push(index as u32);
         }
         grow(&mut self.cos, rows * config.head_dim / 2, what)?;
@@ -67,7 +71,9 @@ impl Scratch {
         grow(&mut self.pairs.rows, pairs, what)?;
         grow(&mut self.pairs.of_slot, pairs, what)?;
         grow(&mut self.activated, pairs * config.ffn_width, what)?;
-        grow(&mut self.down, pairs * config.width, what)
+        grow(&mut self.down, pairs * config.width, what)?;
+        let widest = rows * packed(config.width.max(config.query_width()));
+        grow(&mut self.integers, widest.max(pairs * packed(config.ffn_width)), what)
     }
 }
 
@@ -130,10 +136,11 @@ mod tests {
         let mut scratch = Scratch::default();
         scratch.reserve(&config, 7).unwrap();
         let Scratch { cos, sin, hidden, normed, query, key, value, attended, branch, .. } = &scratch;
-        let Scratch { probabilities, activated, down, .. } = &scratch;
+        let Scratch { probabilities, activated, down, integers, .. } = &scratch;
         let buffers =
             [cos, sin, hidden, normed, query, key, value, attended, branch, probabilities, activated, down];
         let values: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        assert_eq!(activation_bytes(&config, 7), 4 * values as u64);
+        let integers = integers.len() * size_of::<Activations>();
+        assert_eq!(activation_bytes(&config, 7), (4 * values + integers) as u64);
     }
 }

@@ -7,11 +7,13 @@ use half::bf16;
 
 use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
+use super::kernels::integers;
 use super::kernels::out_in::OutIn;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
+use super::operand::{Operand, Way};
 use super::simd::Isa;
 use crate::backend::values;
-use crate::backend::{BackendError, WeightStorage};
+use crate::backend::{BackendError, Precision, WeightStorage};
 use crate::control::Control;
 use crate::error::Result;
 use crate::quant::{self, Factors};
@@ -60,6 +62,9 @@ enum Scaling {
     /// Elements, when they are unpacked.
     Elements(Factors),
 }
+
+/// Rows up to which integers are faster than unpacking weights to f32.
+const FEW: usize = 8;
 
 /// A weight matrix.
 pub(crate) struct Weights {
@@ -112,6 +117,19 @@ impl Weights {
         }
     }
 
+    /// How products of this many rows are computed.
+    pub(crate) fn way(&self, precision: Precision, rows: usize) -> Way {
+        if precision != Precision::Exact
+            && rows <= FEW
+            && self.layout == Layout::OutIn
+            && integers::has(self.dtype)
+        {
+            Way::Integers
+        } else {
+            Way::Floats
+        }
+    }
+
     /// Outputs per part of a region for this many rows: enough work for a microsecond, little enough to be cancelled in time.
     fn strip(&self, rows: usize) -> usize {
         match (self.outputs, rows) {
@@ -134,7 +152,48 @@ impl Weights {
     ///
     /// # Safety
     /// Nobody else may use `columns` of the written rows of `out` meanwhile.
-    pub(crate) unsafe fn product(&self, isa: Isa, x: Rows<'_>, columns: Range<usize>, out: Out<'_>) {
+    pub(crate) unsafe fn product(
+        &self,
+        isa: Isa,
+        way: Way,
+        x: Operand<'_>,
+        columns: Range<usize>,
+        out: Out<'_>,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match way {
+                Way::Floats => self.floats(isa, x.floats, columns, out),
+                Way::Integers => self.integers(isa, x, columns, out),
+            }
+        }
+    }
+
+    /// The product with packed activations.
+    ///
+    /// # Safety
+    /// As for [`product`](Self::product).
+    unsafe fn integers(&self, isa: Isa, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            integers::out_in(
+                isa,
+                self.dtype,
+                x.integers(),
+                self.data.bytes(),
+                self.inputs,
+                columns,
+                out,
+                false,
+            );
+        }
+    }
+
+    /// The product with f32 activations.
+    ///
+    /// # Safety
+    /// As for [`product`](Self::product).
+    pub(crate) unsafe fn floats(&self, isa: Isa, x: Rows<'_>, columns: Range<usize>, out: Out<'_>) {
         let (data, shape) = (self.data.bytes(), [self.inputs, self.outputs]);
         let (scaled, factors) = match &self.scales {
             Scaling::None => (Epilogue::Stored, None),

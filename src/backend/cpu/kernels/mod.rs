@@ -5,6 +5,7 @@
 pub(crate) mod blocks;
 pub(crate) mod elementwise;
 pub(crate) mod in_out;
+pub(crate) mod integers;
 pub(crate) mod out_in;
 mod unpack;
 

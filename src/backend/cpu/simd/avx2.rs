@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Simd};
+use super::{IntegerJob, Job, Simd};
 
 /// Proof that the processor has AVX2, FMA and F16C, which came with them or before.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,16 @@ impl Avx2 {
     pub(crate) fn enter(self, job: impl Job) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn inside(simd: Avx2, job: impl Job) {
+            job.run(simd);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { inside(self, job) }
+    }
+
+    /// The same for products of integers.
+    pub(crate) fn enter_integers(self, job: impl IntegerJob) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inside(simd: Avx2, job: impl IntegerJob) {
             job.run(simd);
         }
         // SAFETY: `self` proves the features.

@@ -2,18 +2,29 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
+use super::integers::avx512::Vnni;
 use super::{Job, Simd};
 
-/// Proof that the processor has AVX-512 F.
+/// Proof that the processor has AVX-512 F, and what else it may have for products of integers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    avx2: Avx2,
+    vnni: Option<Vnni>,
+}
 
 impl Avx512 {
     pub(crate) fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma"))
-        .then_some(Self(()))
+        let avx2 = is_x86_feature_detected!("avx512f").then(Avx2::new).flatten()?;
+        Some(Self { avx2, vnni: Vnni::new() })
+    }
+
+    pub(crate) fn avx2(self) -> Avx2 {
+        self.avx2
+    }
+
+    pub(crate) fn vnni(self) -> Option<Vnni> {
+        self.vnni
     }
 
     /// Runs `job` compiled for these instructions.

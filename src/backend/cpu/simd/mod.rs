@@ -7,10 +7,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod integers;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
+pub(crate) use integers::{Activations, INPUTS, IntegerJob, Integers};
 pub(crate) use scalar::Scalar;
 
 /// An instruction set's vector of f32. A value of the type proves that the processor has it.
@@ -152,6 +154,33 @@ impl Isa {
             Self::Avx512(simd) => simd.enter(job),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(simd) => simd.enter(job),
+        }
+    }
+
+    /// Whether it has products of integers that are worth the name.
+    pub(crate) fn has_integers(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        if let Self::Neon(simd) = self {
+            return simd.dot().is_some();
+        }
+        true
+    }
+
+    pub(crate) fn integers(self, job: impl IntegerJob) {
+        match self {
+            Self::Scalar(simd) => job.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.enter_integers(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => match simd.vnni() {
+                Some(vnni) => vnni.enter(job),
+                None => simd.avx2().enter_integers(job),
+            },
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => match simd.dot() {
+                Some(dot) => dot.enter(job),
+                None => job.run(Scalar),
+            },
         }
     }
 }

@@ -1,0 +1,107 @@
+//! Q2_K to Q6_K: 256 weights in 8 or 16 runs with a small integer scale each, and f16 scales of those.
+
+use super::{Format, bytes};
+use crate::backend::cpu::simd::Integers;
+use crate::quant::k;
+use crate::quant::part;
+
+/// A format: its name, bytes of a block, then its scales and offsets, then a quarter's codes.
+macro_rules! format {
+    ($name:ident, $size:literal, |$s:ident, $block:ident| $scales:expr, |$quarter:ident| $codes:expr) => {
+        pub(crate) struct $name;
+
+        impl Format for $name {
+            const BLOCK: usize = 256;
+            type Bytes = [u8; $size];
+            const ZERO: Self::Bytes = [0; $size];
+            type Block<'a> = &'a Self::Bytes;
+
+            #[inline(always)]
+            fn open(bytes: &Self::Bytes) -> &Self::Bytes {
+                bytes
+            }
+
+            #[inline(always)]
+            fn scales<S: Integers>($s: S, $block: &&Self::Bytes) -> [S::Sixteen; 2] {
+                $scales
+            }
+
+            #[inline(always)]
+            fn codes<S: Integers>($s: S, $block: &&Self::Bytes, $quarter: usize) -> S::Codes {
+                $codes
+            }
+        }
+    };
+}
+
+/// Scales `d * scales` of codes around `zero`.
+#[inline(always)]
+fn centred<S: Integers>(s: S, d: &[u8; 2], scales: S::Sixteen, zero: f32) -> [S::Sixteen; 2] {
+    let scales = s.mul(s.half(d), scales);
+    [scales, s.mul(scales, s.splat(zero))]
+}
+
+/// Scales and minima of Q4_K and Q5_K.
+#[inline(always)]
+fn sixes<S: Integers>(s: S, start: &[u8; 16]) -> [S::Sixteen; 2] {
+    let [scales, mins] = k::q4_k_sixes(start);
+    let [d, min] = [0, 2].map(|at| s.half(bytes(start, at)));
+    [s.mul(d, s.unsigned_twice(scales)), s.mul(min, s.unsigned_twice(mins))]
+}
+
+/// Two bits of each code of a quarter of Q2_K and Q3_K.
+#[inline(always)]
+fn pairs<S: Integers>(s: S, codes: &[u8; 64], quarter: usize) -> S::Codes {
+    let shift = 4 * (quarter as i32 % 2);
+    s.fields(s.twice(bytes(codes, quarter / 2 * 32)), [shift, shift + 2], 3)
+}
+
+format!(
+    Q2K,
+    84,
+    |s, block| {
+        let packed = bytes(*block, 0);
+        let [d, min] = [80, 82].map(|at| s.half(bytes(*block, at)));
+        let (scales, mins) = s.low_and_high(packed);
+        [s.mul(d, scales), s.mul(min, mins)]
+    },
+    |quarter| pairs(s, bytes(*block, 16), quarter)
+);
+
+format!(
+    Q3K,
+    110,
+    |s, block| {
+        let scales = s.signed(k::q3_k_sixes(&part::<96, _, _>(block)).map(|scale| scale.wrapping_sub(32)));
+        centred(s, bytes(*block, 108), scales, 4.0)
+    },
+    |quarter| {
+        let shift = 2 * quarter as i32 - 2;
+        let high = s.fields(s.twice(bytes(*block, 0)), [shift, shift + 1], 4);
+        s.or(pairs(s, bytes(*block, 32), quarter), high)
+    }
+);
+
+format!(Q4K, 144, |s, block| sixes(s, bytes(*block, 0)), |quarter| s.fields(
+    s.twice(bytes(*block, 16 + 32 * quarter)),
+    [0, 4],
+    15
+));
+
+format!(Q5K, 176, |s, block| sixes(s, bytes(*block, 0)), |quarter| {
+    let shift = 2 * quarter as i32 - 4;
+    let high = s.fields(s.twice(bytes(*block, 16)), [shift, shift + 1], 16);
+    s.or(s.fields(s.twice(bytes(*block, 48 + 32 * quarter)), [0, 4], 15), high)
+});
+
+format!(
+    Q6K,
+    210,
+    |s, block| centred(s, bytes(*block, 208), s.signed(part::<192, _, _>(block)), 32.0),
+    |quarter| {
+        let (half, odd) = (quarter / 2, quarter as i32 % 2);
+        let low = s.codes(bytes(*block, 64 * half), bytes(*block, 64 * half + 32));
+        let high = s.twice(bytes(*block, 128 + 32 * half));
+        s.or(s.fields(low, [4 * odd; 2], 15), s.fields(high, [4 * odd - 4, 4 * odd - 2], 48))
+    }
+);

@@ -1,0 +1,43 @@
+//! What products read beside weights. Uses `kernels`.
+
+use super::kernels::Rows;
+use super::kernels::integers::IntegerRows;
+use super::simd::{Activations, INPUTS};
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Weights become f32 on the way.
+    Floats,
+    /// Integers with integers: for few rows.
+    Integers,
+}
+
+/// Rows of activations, in the forms that the ways of computing products with them read.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    pub(crate) floats: Rows<'a>,
+    /// The same rows; only there for who chose [`Way::Integers`].
+    pub(crate) integers: &'a [Activations], // [any, stride / 256 rounded up]
+}
+
+impl<'a> Operand<'a> {
+    /// Rows `index` of `data` and of what they were packed to.
+    pub(crate) fn new(
+        data: &'a [f32], // [any, stride]
+        integers: &'a [Activations],
+        stride: usize,
+        index: &'a [u32],
+    ) -> Self {
+        Self { floats: Rows { data, stride, index }, integers }
+    }
+
+    pub(crate) fn integers(&self) -> IntegerRows<'a> {
+        IntegerRows { data: self.integers, stride: packed(self.floats.stride), index: self.floats.index }
+    }
+}
+
+/// Blocks that so many activations are packed to.
+pub(crate) fn packed(activations: usize) -> usize {
+    activations.div_ceil(INPUTS)
+}

@@ -1,0 +1,305 @@
+//! 32 products at a time, with AVX2.
+//!
+//! Activations are kept as 16-bit numbers in the order in which unpacking bytes leaves codes: of each 32 first 0..8 and 16..24, then
+//! 8..16 and 24..32.
+
+use std::arch::x86_64::*;
+
+use super::{Activations, INPUTS, Integers};
+use crate::backend::cpu::simd::Simd;
+use crate::backend::cpu::simd::avx2::Avx2;
+
+/// Which of eight scales the lanes of 32 codes have: four lanes for each 16.
+static SPREAD: [[u32; 8]; 4] = {
+    let mut lanes = [[0; 8]; 4];
+    let mut i = 0;
+    while i < 32 {
+        lanes[i / 8][i % 8] = (i / 4) as u32;
+        i += 1;
+    }
+    lanes
+};
+
+/// Where the eight inputs that begin with `8 * eight` are kept, of 32.
+const PLACES: [usize; 4] = [0, 2, 1, 3];
+
+// SAFETY: see the other `impl`: values prove AVX2, FMA and F16C, and nothing else is needed.
+unsafe impl Integers for Avx2 {
+    const BIAS: f32 = 128.0;
+    type Codes = [__m256i; 2];
+    type Sixteen = [__m256; 2];
+    type Sum = __m256;
+
+    #[inline(always)]
+    fn codes(self, a: &[u8; 32], b: &[u8; 32]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the arrays are vectors.
+        [a, b].map(|x| unsafe { _mm256_loadu_si256(x.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the arrays are vectors.
+        [a, b].map(|x| unsafe {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(x), x), _mm256_set1_epi8(15))
+        })
+    }
+
+    #[inline(always)]
+    fn twice(self, codes: &[u8; 32]) -> [__m256i; 2] {
+        Integers::codes(self, codes, codes)
+    }
+
+    #[inline(always)]
+    fn fields(self, codes: [__m256i; 2], shifts: [i32; 2], mask: u8) -> [__m256i; 2] {
+        let field = |codes, shift: i32| {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                let count = _mm_cvtsi32_si128(shift.abs());
+                let codes =
+                    if shift < 0 { _mm256_sll_epi16(codes, count) } else { _mm256_srl_epi16(codes, count) };
+                _mm256_and_si256(codes, _mm256_set1_epi8(mask.cast_signed()))
+            }
+        };
+        [field(codes[0], shifts[0]), field(codes[1], shifts[1])]
+    }
+
+    #[inline(always)]
+    fn select(self, bits: u64, value: u8) -> [__m256i; 2] {
+        [0, 32].map(|half| {
+            // SAFETY: `self` proves the instructions.
+            unsafe {
+                // Each byte of the word eight times, then a bit of it each.
+                let word = _mm256_set1_epi32((bits >> half) as i32);
+                let bytes =
+                    _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+                let found = _mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit);
+                _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(value.cast_signed()))
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn or(self, [a, b]: [__m256i; 2], [c, d]: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions.
+        unsafe { [_mm256_or_si256(a, c), _mm256_or_si256(b, d)] }
+    }
+
+    #[inline(always)]
+    fn flip(self, codes: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions.
+        codes.map(|codes| unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) })
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], codes: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the table is a vector.
+        codes.map(|codes| unsafe {
+            let table = _mm_xor_si128(_mm_loadu_si128(table.as_ptr().cast()), _mm_set1_epi8(-128));
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes)
+        })
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [__m256; 2] {
+        [Simd::splat(self, x); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions; the array is two vectors.
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, [a, b]: [__m256; 2], out: &mut [f32; 16]) {
+        // SAFETY: `self` proves the instructions; the array is two vectors.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), a);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), b);
+        }
+    }
+
+    #[inline(always)]
+    fn mul(self, [a, b]: [__m256; 2], [c, d]: [__m256; 2]) -> [__m256; 2] {
+        [Simd::mul(self, a, c), Simd::mul(self, b, d)]
+    }
+
+    #[inline(always)]
+    fn fma(self, [a, b]: [__m256; 2], [c, d]: [__m256; 2], [e, f]: [__m256; 2]) -> [__m256; 2] {
+        [Simd::fma(self, a, c, e), Simd::fma(self, b, d, f)]
+    }
+
+    #[inline(always)]
+    fn signed(self, x: [u8; 16]) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions; each half of the array is read.
+        [0, 8].map(|i| unsafe {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())))
+        })
+    }
+
+    #[inline(always)]
+    fn unsigned_twice(self, x: u64) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let x = _mm_cvtsi64_si128(x.cast_signed());
+            let twice = _mm_unpacklo_epi8(x, x);
+            [twice, _mm_srli_si128::<8>(twice)].map(|x| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)))
+        }
+    }
+
+    #[inline(always)]
+    fn low_and_high(self, x: &[u8; 16]) -> ([__m256; 2], [__m256; 2]) {
+        // SAFETY: `self` proves the instructions; each half of the array is read.
+        unsafe {
+            let x = [0, 8].map(|i| _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())));
+            let low = x.map(|x| _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15))));
+            (low, x.map(|x| _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(x))))
+        }
+    }
+
+    #[inline(always)]
+    fn half(self, x: &[u8; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the instructions.
+        [unsafe { _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(*x))) }; 2]
+    }
+
+    #[inline(always)]
+    fn halves(self, blocks: &[u8], at: usize, size: usize) -> [__m256; 2] {
+        assert!(7 * size + at + 4 <= blocks.len());
+        // SAFETY: `self` proves the instructions; the last of the eight, of which four bytes are read, is in the slice.
+        unsafe {
+            let lanes = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+            let places = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(size as i32));
+            let words = _mm256_i32gather_epi32::<1>(blocks.as_ptr().add(at).cast(), places);
+            let words = _mm256_and_si256(words, _mm256_set1_epi32(0xffff));
+            let halves = _mm256_packus_epi32(words, words);
+            let halves =
+                _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            let numbers = _mm256_cvtph_ps(halves);
+            let twice = [_mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0), _mm256_set_epi32(7, 7, 6, 6, 5, 5, 4, 4)];
+            twice.map(|twice| _mm256_permutevar8x32_ps(numbers, twice))
+        }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m256 {
+        Simd::splat(self, 0.0)
+    }
+
+    #[inline(always)]
+    fn add<const FAST: bool>(
+        self,
+        mut sum: __m256,
+        codes: [__m256i; 2],
+        x: &Activations,
+        quarter: usize,
+        scales: [__m256; 2],
+    ) -> __m256 {
+        for half in 0..2 {
+            let x = x.integers[128 * quarter + 64 * half..][..64].as_ptr();
+            // SAFETY: `self` proves the instructions; the slice is two vectors.
+            unsafe {
+                let zero = _mm256_setzero_si256();
+                let [lower, upper] =
+                    [_mm256_unpacklo_epi8(codes[half], zero), _mm256_unpackhi_epi8(codes[half], zero)];
+                let lower = _mm256_madd_epi16(lower, _mm256_loadu_si256(x.cast()));
+                let upper = _mm256_madd_epi16(upper, _mm256_loadu_si256(x.add(32).cast()));
+                let products = _mm256_cvtepi32_ps(_mm256_add_epi32(lower, upper));
+                let lanes = _mm256_loadu_si256(SPREAD[quarter % 2 * 2 + half].as_ptr().cast());
+                let scales = _mm256_permutevar8x32_ps(scales[quarter / 2], lanes);
+                sum = _mm256_fmadd_ps(products, scales, sum);
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn subtract(self, sum: __m256, offsets: [__m256; 2], x: &Activations) -> __m256 {
+        let sums = Integers::load(self, &x.sums);
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_fnmadd_ps(offsets[1], sums[1], _mm256_fnmadd_ps(offsets[0], sums[0], sum)) }
+    }
+
+    #[inline(always)]
+    fn total(self, sum: __m256) -> f32 {
+        Simd::sum(self, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn columns<const FAST: bool, const R: usize>(
+        self,
+        weights: *const i8,
+        stride: usize,
+        x: [&Activations; R],
+        run: usize,
+    ) -> [[[__m256; 2]; 4]; R] {
+        let x = x.map(|x| x.integers[64 * run..][..64].as_ptr());
+        let mut out = [[Integers::splat(self, 0.0); 4]; R];
+        for half in 0..2 {
+            // SAFETY: `self` proves the instructions, the caller the weights; the slices hold the run.
+            unsafe {
+                // Of 32 columns; two lanes each.
+                let mut sums = [[_mm256_setzero_si256(); 8]; R];
+                for four in 0..8 {
+                    let rows: [__m256i; 4] = std::array::from_fn(|i| {
+                        let row = weights.add((4 * four + i) * stride + 32 * half);
+                        _mm256_xor_si256(_mm256_loadu_si256(row.cast()), _mm256_set1_epi8(-128))
+                    });
+                    let [a, b] =
+                        [_mm256_unpacklo_epi8(rows[0], rows[1]), _mm256_unpackhi_epi8(rows[0], rows[1])];
+                    let [c, d] =
+                        [_mm256_unpacklo_epi8(rows[2], rows[3]), _mm256_unpackhi_epi8(rows[2], rows[3])];
+                    let codes = [
+                        _mm256_unpacklo_epi16(a, c),
+                        _mm256_unpackhi_epi16(a, c),
+                        _mm256_unpacklo_epi16(b, d),
+                        _mm256_unpackhi_epi16(b, d),
+                    ];
+                    let zero = _mm256_setzero_si256();
+                    let place = 16 * PLACES[four / 2] + 8 * (four % 2);
+                    for r in 0..R {
+                        let x = _mm256_set1_epi64x(x[r].add(place).cast::<i64>().read_unaligned());
+                        for v in 0..4 {
+                            let lower = _mm256_madd_epi16(_mm256_unpacklo_epi8(codes[v], zero), x);
+                            let upper = _mm256_madd_epi16(_mm256_unpackhi_epi8(codes[v], zero), x);
+                            sums[r][2 * v] = _mm256_add_epi32(sums[r][2 * v], lower);
+                            sums[r][2 * v + 1] = _mm256_add_epi32(sums[r][2 * v + 1], upper);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    // Columns 4 * v and 16 + 4 * v on, four each.
+                    let fours: [__m256i; 4] =
+                        std::array::from_fn(|v| _mm256_hadd_epi32(sums[r][2 * v], sums[r][2 * v + 1]));
+                    let [a, b, c, d] = fours;
+                    let eights = [
+                        [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x20>(c, d)],
+                        [_mm256_permute2x128_si256::<0x31>(a, b), _mm256_permute2x128_si256::<0x31>(c, d)],
+                    ];
+                    for (i, eights) in eights.into_iter().enumerate() {
+                        out[r][2 * half + i] = eights.map(|sums| _mm256_cvtepi32_ps(sums));
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS] {
+        let mut out = [0; 2 * INPUTS];
+        for (i, &integer) in integers.iter().enumerate() {
+            let place = i / 32 * 32 + PLACES[i / 8 % 4] * 8 + i % 8;
+            out[2 * place..][..2].copy_from_slice(&integer.to_le_bytes());
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: asks for nothing that would not be there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

@@ -1,0 +1,125 @@
+//! Products of small integers: what kernels over packed weights need of an instruction set, beside [`Simd`](super::Simd).
+//!
+//! Weights are codes, bytes, 64 at a time; activations are signed integers, 256 at a time, in [`Activations`]. Products of
+//! the two and their sums over 4, 8 or 16 neighbours are exact, so they are the same with every instruction set; only the f32 sums
+//! of those differ in their order.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+mod scalar;
+
+/// Inputs of one [`Activations`].
+pub(crate) const INPUTS: usize = 256;
+
+/// 256 activations of a row as integers with a scale: `x = scale * integer`.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Activations {
+    /// Integers in the order that [`Integers::arrange`] gave them.
+    pub(crate) integers: [u8; 2 * INPUTS],
+    /// The scale of each 16, which is that of 32.
+    pub(crate) scales: [f32; 16],
+    /// The sum of each 16 activations.
+    pub(crate) sums: [f32; 16],
+}
+
+impl Default for Activations {
+    fn default() -> Self {
+        Self { integers: [0; 2 * INPUTS], scales: [0.0; 16], sums: [0.0; 16] }
+    }
+}
+
+/// An instruction set's products of integers. A value of the type proves that the processor has it.
+///
+/// Integers of activations are hi * 256 + lo with two signed bytes; where `FAST`, hi is zero and not looked at.
+///
+/// # Safety
+/// A value must exist only where the processor supports the instructions its methods use.
+pub(crate) unsafe trait Integers: Copy + Send + Sync {
+    /// What codes of numbers in two's complement are more than those: 128 where products take unsigned bytes, 0 where they take signed
+    /// ones. Other codes are below 128.
+    const BIAS: f32;
+    /// 64 codes.
+    type Codes: Copy;
+    /// 16 f32: a number for each 16 of 256 inputs, or for each of 16 outputs.
+    type Sixteen: Copy;
+    /// Parts of the sum of one output, as f32.
+    type Sum: Copy;
+
+    /// 64 codes from two places.
+    fn codes(self, a: &[u8; 32], b: &[u8; 32]) -> Self::Codes;
+    /// The low nibbles of `a`, its high ones, the same of `b`.
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> Self::Codes;
+    /// The same 32 codes twice.
+    fn twice(self, codes: &[u8; 32]) -> Self::Codes;
+    /// The bits that `mask` has of each code shifted right, or left by the negative: 32 by the first number, 32 by the second.
+    fn fields(self, codes: Self::Codes, shifts: [i32; 2], mask: u8) -> Self::Codes;
+    /// `value` where `bits` has a bit.
+    fn select(self, bits: u64, value: u8) -> Self::Codes;
+    fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
+    /// Numbers in two's complement as codes, [`BIAS`](Self::BIAS) more than they are.
+    fn flip(self, codes: Self::Codes) -> Self::Codes;
+    /// Entry `code` of a table, [`BIAS`](Self::BIAS) more than it is; codes are below 16.
+    fn lookup(self, table: &[i8; 16], codes: Self::Codes) -> Self::Codes;
+
+    fn splat(self, x: f32) -> Self::Sixteen;
+    fn load(self, x: &[f32; 16]) -> Self::Sixteen;
+    fn store(self, x: Self::Sixteen, out: &mut [f32; 16]);
+    fn mul(self, a: Self::Sixteen, b: Self::Sixteen) -> Self::Sixteen;
+    /// `a * b + c`.
+    fn fma(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
+    /// Numbers in two's complement.
+    fn signed(self, x: [u8; 16]) -> Self::Sixteen;
+    /// Each byte twice, the lowest first.
+    fn unsigned_twice(self, x: u64) -> Self::Sixteen;
+    /// Low nibbles and high ones.
+    fn low_and_high(self, x: &[u8; 16]) -> (Self::Sixteen, Self::Sixteen);
+    /// An f16, sixteen times.
+    fn half(self, x: &[u8; 2]) -> Self::Sixteen;
+    /// The f16 at byte `at` of each of eight blocks of `size` bytes, twice. Blocks end four bytes after the f16 or later.
+    fn halves(self, blocks: &[u8], at: usize, size: usize) -> Self::Sixteen;
+
+    fn zero(self) -> Self::Sum;
+    /// `sum + scales · (products of 64 codes with inputs from 64 * quarter on)`; `scales` has those of all 256 inputs, with those of
+    /// the activations multiplied in.
+    fn add<const FAST: bool>(
+        self,
+        sum: Self::Sum,
+        codes: Self::Codes,
+        x: &Activations,
+        quarter: usize,
+        scales: Self::Sixteen,
+    ) -> Self::Sum;
+    /// `sum - offsets · x.sums`.
+    fn subtract(self, sum: Self::Sum, offsets: Self::Sixteen, x: &Activations) -> Self::Sum;
+    /// All of it.
+    fn total(self, sum: Self::Sum) -> f32;
+
+    /// The products of inputs `32 * run` to `32 * run + 31` of each row with 64 columns of weights, plus `BIAS` times the inputs' sum:
+    /// without the scale.
+    ///
+    /// # Safety
+    /// 32 rows of 64 weights must be readable at `weights`, `stride` bytes apart.
+    unsafe fn columns<const FAST: bool, const R: usize>(
+        self,
+        weights: *const i8, // [32, stride]
+        stride: usize,
+        x: [&Activations; R],
+        run: usize,
+    ) -> [[Self::Sixteen; 4]; R];
+
+    /// The order in which the integers of activations are kept.
+    fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS];
+    /// Asks for a line of memory, at any address.
+    fn prefetch(self, p: *const u8);
+}
+
+/// A kernel over packed weights with its arguments.
+pub(crate) trait IntegerJob {
+    /// Must be `inline(always)`, as everything it calls that uses `simd`.
+    fn run<S: Integers>(self, simd: S);
+}

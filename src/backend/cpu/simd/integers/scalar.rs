@@ -1,0 +1,157 @@
+//! One product at a time: the definition, and processors without vectors we know.
+
+use super::{Activations, INPUTS, Integers};
+use crate::backend::cpu::simd::Scalar;
+use crate::quant::half_to_f32;
+
+impl Activations {
+    /// The integer of `input`.
+    fn at(&self, input: usize) -> i32 {
+        i32::from(i16::from_le_bytes([self.integers[2 * input], self.integers[2 * input + 1]]))
+    }
+}
+
+// SAFETY: needs no special instructions.
+unsafe impl Integers for Scalar {
+    const BIAS: f32 = 128.0;
+    type Codes = [u8; 64];
+    type Sixteen = [f32; 16];
+    type Sum = f32;
+
+    fn codes(self, a: &[u8; 32], b: &[u8; 32]) -> [u8; 64] {
+        std::array::from_fn(|i| if i < 32 { a[i] } else { b[i - 32] })
+    }
+
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> [u8; 64] {
+        std::array::from_fn(|i| [a, b][i / 32][i % 16] >> (i / 16 % 2 * 4) & 15)
+    }
+
+    fn twice(self, codes: &[u8; 32]) -> [u8; 64] {
+        std::array::from_fn(|i| codes[i % 32])
+    }
+
+    fn fields(self, codes: [u8; 64], shifts: [i32; 2], mask: u8) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let shift = shifts[i / 32];
+            mask & if shift < 0 { codes[i] << -shift } else { codes[i] >> shift }
+        })
+    }
+
+    fn select(self, bits: u64, value: u8) -> [u8; 64] {
+        std::array::from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 })
+    }
+
+    fn or(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    fn flip(self, codes: [u8; 64]) -> [u8; 64] {
+        codes.map(|code| code ^ 0x80)
+    }
+
+    fn lookup(self, table: &[i8; 16], codes: [u8; 64]) -> [u8; 64] {
+        self.flip(codes.map(|code| table[usize::from(code & 15)].cast_unsigned()))
+    }
+
+    fn splat(self, x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+
+    fn load(self, x: &[f32; 16]) -> [f32; 16] {
+        *x
+    }
+
+    fn store(self, x: [f32; 16], out: &mut [f32; 16]) {
+        *out = x;
+    }
+
+    fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    fn signed(self, x: [u8; 16]) -> [f32; 16] {
+        x.map(|x| f32::from(x.cast_signed()))
+    }
+
+    fn unsigned_twice(self, x: u64) -> [f32; 16] {
+        std::array::from_fn(|i| f32::from((x >> (i / 2 * 8)) as u8))
+    }
+
+    fn low_and_high(self, x: &[u8; 16]) -> ([f32; 16], [f32; 16]) {
+        (x.map(|x| f32::from(x & 15)), x.map(|x| f32::from(x >> 4)))
+    }
+
+    fn half(self, x: &[u8; 2]) -> [f32; 16] {
+        [half_to_f32(u16::from_le_bytes(*x)); 16]
+    }
+
+    fn halves(self, blocks: &[u8], at: usize, size: usize) -> [f32; 16] {
+        std::array::from_fn(|i| {
+            let block = &blocks[i / 2 * size + at..];
+            half_to_f32(u16::from_le_bytes([block[0], block[1]]))
+        })
+    }
+
+    fn zero(self) -> f32 {
+        0.0
+    }
+
+    fn add<const FAST: bool>(
+        self,
+        mut sum: f32,
+        codes: [u8; 64],
+        x: &Activations,
+        quarter: usize,
+        scales: [f32; 16],
+    ) -> f32 {
+        for group in 0..4 {
+            let products = (0..16).map(|i| 16 * group + i);
+            let products: i32 = products.map(|i| i32::from(codes[i]) * x.at(64 * quarter + i)).sum();
+            sum += scales[4 * quarter + group] * products as f32;
+        }
+        sum
+    }
+
+    fn subtract(self, sum: f32, offsets: [f32; 16], x: &Activations) -> f32 {
+        offsets.iter().zip(&x.sums).fold(sum, |sum, (offset, x)| sum - offset * x)
+    }
+
+    fn total(self, sum: f32) -> f32 {
+        sum
+    }
+
+    unsafe fn columns<const FAST: bool, const R: usize>(
+        self,
+        weights: *const i8,
+        stride: usize,
+        x: [&Activations; R],
+        run: usize,
+    ) -> [[[f32; 16]; 4]; R] {
+        x.map(|x| {
+            let mut sums = [[0_i32; 16]; 4];
+            for input in 0..32 {
+                let x = x.at(32 * run + input);
+                for (column, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                    // SAFETY: the caller's.
+                    let weight = unsafe { *weights.add(input * stride + column) };
+                    *sum += (i32::from(weight) + 128) * x;
+                }
+            }
+            sums.map(|sums| sums.map(|sum| sum as f32))
+        })
+    }
+
+    fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS] {
+        let mut out = [0; 2 * INPUTS];
+        for (integer, out) in integers.iter().zip(out.as_chunks_mut().0) {
+            *out = integer.to_le_bytes();
+        }
+        out
+    }
+
+    fn prefetch(self, _: *const u8) {}
+}

@@ -33,8 +33,15 @@ pub enum Precision {
     Exact,
     /// Activations are rounded once to bf16 before each product with the weights of attention, experts and head, and queries before
     /// the product with keys. Router, norms, soft caps, softmax and all sums are f32.
+    ///
+    /// On the processor products of few rows with quantised weights see these as 16-bit integers with a power of two for each 32 as
+    /// their scale: exactly what they are within 2^7 of the largest of the 32, otherwise off by up to 2^-16 of that. What a row
+    /// becomes may then depend, within that, on how many are in a batch with it.
     #[default]
     Standard,
+    /// As `Standard`, but on the processor products of few rows with quantised weights see activations as 8-bit integers, with a
+    /// scale for each 32: off by up to 1/254 of the largest of them.
+    Fast,
 }
 
 /// Where weights are kept.

@@ -102,7 +102,7 @@ impl Cpu {
     }
 
     fn rounds(&self) -> bool {
-        self.precision == Precision::Standard
+        self.precision != Precision::Exact
     }
 
     fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
@@ -184,14 +184,16 @@ impl Cpu {
     fn pack(
         &self,
         batch: &Batch<'_>,
-        ways: &[Way],
+        ways: impl IntoIterator<Item = Way>,
         x: &[f32], // [rows, width]
         width: usize,
         integers: &mut [Activations], // [rows, width / 256]
     ) -> Result<()> {
-        if !ways.contains(&Way::Integers) {
-            return Ok(());
-        }
+        let packing = ways.into_iter().find_map(|way| match way {
+            Way::Integers { fast } => Some(fast),
+            Way::Floats => None,
+        });
+        let Some(fast) = packing else { return Ok(()) };
         let blocks = packed(width);
         let count = x.len() / width * blocks;
         let out = Shared::new(&mut integers[..count]);
@@ -202,7 +204,7 @@ impl Cpu {
                 let x = &x[row * width + first..row * width + width.min(first + INPUTS)];
                 // SAFETY: each part has its own blocks.
                 let out = unsafe { &mut out.slice(block..block + 1)[0] };
-                self.isa.integers(Pack { x, fast: false, out });
+                self.isa.integers(Pack { x, fast, out });
             }
         };
         if parts < 4 {
@@ -410,11 +412,11 @@ impl Backend for Cpu {
         })?;
 
         let ways = layer.query_key_value.each_ref().map(|weights| self.way(weights, rows));
-        self.pack(batch, &ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
+        self.pack(batch, ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
         let x = Operand::new(&scratch.normed, &scratch.integers, width, all);
         let outs =
             [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
-        let strips = layer.query_key_value.each_ref().map(|weights| weights.strips(rows));
+        let strips: [_; 3] = std::array::from_fn(|i| layer.query_key_value[i].strips(ways[i], rows));
         self.region(batch, strips.iter().sum(), |mut part| {
             for (((weights, way), buffer), strips) in
                 layer.query_key_value.iter().zip(ways).zip(&outs).zip(strips)
@@ -422,7 +424,7 @@ impl Backend for Cpu {
                 if part < strips {
                     let out = Out::rows(buffer, 0, weights.outputs);
                     // SAFETY: each part has its own columns of its own matrix.
-                    unsafe { weights.product(self.isa, way, x, weights.columns(rows, part), out) };
+                    unsafe { weights.product(self.isa, way, x, weights.columns(way, rows, part), out) };
                     return;
                 }
                 part -= strips;
@@ -463,13 +465,14 @@ impl Backend for Cpu {
 
         let way = self.way(&layer.output, rows);
         let attended = &scratch.attended[..rows * query_width];
-        self.pack(batch, &[way], attended, query_width, &mut scratch.integers)?;
+        self.pack(batch, [way], attended, query_width, &mut scratch.integers)?;
         let x = Operand::new(attended, &scratch.integers, query_width, all);
         let branch = Shared::new(&mut scratch.branch);
         let out = Out::rows(&branch, 0, width);
-        self.region(batch, layer.output.strips(rows), |strip| {
+        self.region(batch, layer.output.strips(way, rows), |strip| {
+            let columns = layer.output.columns(way, rows, strip);
             // SAFETY: each part has its own columns.
-            unsafe { layer.output.product(self.isa, way, x, layer.output.columns(rows, strip), out) };
+            unsafe { layer.output.product(self.isa, way, x, columns, out) };
         })
     }
 
@@ -508,22 +511,21 @@ impl Backend for Cpu {
         let rows = batch.rows().len();
         pairs.group(&experts[..rows * selected], selected, self.config.experts);
         let pairs = &*pairs;
+        let strips = |weights: &Weights, rows| weights.strips(self.way(weights, rows), rows);
         let parts = |weights: &[Weights]| {
-            pairs.active.iter().map(|(expert, range)| weights[*expert].strips(range.len())).sum()
+            pairs.active.iter().map(|(expert, range)| strips(&weights[*expert], range.len())).sum()
         };
 
-        for (expert, range) in &pairs.active {
-            let ways = [&layer.gate, &layer.up].map(|weights| self.way(&weights[*expert], range.len()));
-            if ways.contains(&Way::Integers) {
-                self.pack(batch, &ways, &normed[..rows * width], width, integers)?;
-                break;
-            }
-        }
+        let ways = pairs.active.iter().flat_map(|(expert, range)| {
+            [&layer.gate, &layer.up].map(|weights| self.way(&weights[*expert], range.len()))
+        });
+        self.pack(batch, ways, &normed[..rows * width], width, integers)?;
         let out = Shared::new(activated);
         self.region(batch, parts(&layer.gate), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.gate[expert].strips(rows));
+            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.gate[expert], rows));
             let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
-            let columns = gate.columns(range.len(), strip);
+            let ways = [gate, up].map(|weights| self.way(weights, range.len()));
+            let columns = gate.columns(ways[0], range.len(), strip);
             let x = Operand::new(normed, integers, width, &pairs.rows[range.clone()]);
             let strip = columns.len();
             let mut local = UP.take();
@@ -533,8 +535,8 @@ impl Backend for Cpu {
             let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
             // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
             unsafe {
-                gate.product(self.isa, self.way(gate, range.len()), x, columns.clone(), to_gate);
-                up.product(self.isa, self.way(up, range.len()), x, columns.clone(), to_up);
+                gate.product(self.isa, ways[0], x, columns.clone(), to_gate);
+                up.product(self.isa, ways[1], x, columns.clone(), to_up);
                 for index in 0..range.len() {
                     let start = to_gate.place(index, columns.start);
                     let gate = out.slice(start..start + strip);
@@ -548,16 +550,16 @@ impl Backend for Cpu {
         for (expert, range) in &pairs.active {
             let way = self.way(&layer.down[*expert], range.len());
             let x = &activated[range.start * ffn..range.end * ffn];
-            self.pack(batch, &[way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
+            self.pack(batch, [way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
         }
         let out = Shared::new(down);
         self.region(batch, parts(&layer.down), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.down[expert].strips(rows));
+            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.down[expert], rows));
             let (weights, way) = (&layer.down[expert], self.way(&layer.down[expert], range.len()));
             let x = Operand::new(activated, integers, ffn, &identity[range.clone()]);
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
-            unsafe { weights.product(self.isa, way, x, weights.columns(range.len(), strip), out) };
+            unsafe { weights.product(self.isa, way, x, weights.columns(way, range.len(), strip), out) };
         })?;
 
         let branch = Shared::new(branch);
@@ -613,12 +615,12 @@ impl Backend for Cpu {
         })?;
         let output = head.output.as_ref().unwrap_or(&head.embedding);
         let way = self.way(output, rows.len());
-        self.pack(batch, &[way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
+        self.pack(batch, [way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
         let x = Operand::new(&scratch.normed, &scratch.integers, width, &scratch.identity[..rows.len()]);
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
-        self.region(batch, output.strips(rows.len()), |strip| {
-            let columns = output.columns(rows.len(), strip);
+        self.region(batch, output.strips(way, rows.len()), |strip| {
+            let columns = output.columns(way, rows.len(), strip);
             // SAFETY: each part has its own columns.
             unsafe { output.product(self.isa, way, x, columns.clone(), out) };
             for row in 0..rows.len() {

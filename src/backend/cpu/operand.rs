@@ -9,15 +9,15 @@ use super::simd::{Activations, INPUTS};
 pub(crate) enum Way {
     /// Weights become f32 on the way.
     Floats,
-    /// Integers with integers: for few rows.
-    Integers,
+    /// Integers with integers, for few rows: activations of 8 bits where `fast`, otherwise of 16.
+    Integers { fast: bool },
 }
 
 /// Rows of activations, in the forms that the ways of computing products with them read.
 #[derive(Clone, Copy)]
 pub(crate) struct Operand<'a> {
     pub(crate) floats: Rows<'a>,
-    /// The same rows; only there for who chose [`Way::Integers`].
+    /// The same rows; only there for [`Way::Integers`].
     pub(crate) integers: &'a [Activations], // [any, stride / 256 rounded up]
 }
 

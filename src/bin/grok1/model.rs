@@ -49,7 +49,8 @@ impl Location {
 /// How a model is loaded.
 #[derive(clap::Args)]
 pub(crate) struct Loading {
-    /// Rounding of activations: exact is f32, standard bf16 before each product
+    /// Rounding of activations: exact is f32, standard bf16 before each product, fast 8 bits where few
+    /// rows meet quantised weights on the processor
     #[arg(long, value_enum, default_value_t)]
     pub(crate) precision: PrecisionName,
     /// How keys and values are kept
@@ -98,6 +99,7 @@ impl Loading {
             .precision(match self.precision {
                 PrecisionName::Exact => Precision::Exact,
                 PrecisionName::Standard => Precision::Standard,
+                PrecisionName::Fast => Precision::Fast,
             })
             .kv_type(self.kv_type.into())
             .weights(match self.weights {
@@ -146,6 +148,7 @@ pub(crate) enum PrecisionName {
     Exact,
     #[default]
     Standard,
+    Fast,
 }
 
 /// [`KvType`] by name.

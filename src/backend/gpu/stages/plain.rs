@@ -71,8 +71,7 @@ impl<R: Runtime> Flash<R> {
             return Ok(None);
         }
         let kernel = Kernel::FlashMma(dim);
-        let has_mma =
-            precision == Precision::Standard && dim.is_multiple_of(16) && code.can(kernel, mma_shared);
+        let has_mma = precision != Precision::Exact && dim.is_multiple_of(16) && code.can(kernel, mma_shared);
         let mma = has_mma.then(|| Ok::<_, GpuError>((code.kernel(kernel, mma_shared)?, mma_shared)));
         Ok(Some(Self { portable: ForKv::new(code, Kernel::Flash, shared)?, mma: mma.transpose()? }))
     }
@@ -146,7 +145,7 @@ impl<R: Runtime> Gpu<R> {
 
     /// Whether products see activations rounded to bf16, as kernels are told.
     pub(super) fn round(&self) -> i32 {
-        i32::from(self.precision == Precision::Standard)
+        i32::from(self.precision != Precision::Exact)
     }
 
     /// RMS norm of `rows` rows of the residual stream; of all, or of those whose numbers are at `source`.

@@ -4,6 +4,8 @@
 //! the two and their sums over 4, 8 or 16 neighbours are exact, so they are the same with every instruction set; only the f32 sums
 //! of those differ in their order.
 
+#![allow(clippy::needless_range_loop, reason = "index loops over registers read as the arithmetic they are")]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -45,7 +47,7 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     const BIAS: f32;
     /// 64 codes.
     type Codes: Copy;
-    /// 16 f32: a number for each 16 of 256 inputs, or for each of 16 outputs.
+    /// 16 f32: a number for each 16 of 256 inputs.
     type Sixteen: Copy;
     /// Parts of the sum of one output, as f32.
     type Sum: Copy;
@@ -68,7 +70,6 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
 
     fn splat(self, x: f32) -> Self::Sixteen;
     fn load(self, x: &[f32; 16]) -> Self::Sixteen;
-    fn store(self, x: Self::Sixteen, out: &mut [f32; 16]);
     fn mul(self, a: Self::Sixteen, b: Self::Sixteen) -> Self::Sixteen;
     /// `a * b + c`.
     fn fma(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
@@ -99,18 +100,21 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     /// All of it.
     fn total(self, sum: Self::Sum) -> f32;
 
-    /// The products of inputs `32 * run` to `32 * run + 31` of each row with 64 columns of weights, plus `BIAS` times the inputs' sum:
-    /// without the scale.
+    /// Adds the products of inputs `first` to `first + 7` of each row with 64 columns of weights, and `BIAS` times those inputs,
+    /// to `sums`, which are in an order of their own. Sums of 32 inputs do not overflow.
     ///
     /// # Safety
-    /// 32 rows of 64 weights must be readable at `weights`, `stride` bytes apart.
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    /// 8 rows of 64 weights must be readable at `weights`, `stride` bytes apart.
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
-        weights: *const i8, // [32, stride]
+        weights: *const i8, // [8, stride]
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[Self::Sixteen; 4]; R];
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    );
+    /// Those sums in the order of the columns.
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64];
 
     /// The order in which the integers of activations are kept.
     fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS];

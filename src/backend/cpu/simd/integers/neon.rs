@@ -59,13 +59,6 @@ static BYTES: [[u8; 16]; 4] = {
 static BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Dot {
-    /// `sum` and in each lane four products.
-    #[inline(always)]
-    fn dot(self, sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-        // SAFETY: `self` proves the instruction.
-        unsafe { sdot(sum, a, b) }
-    }
-
     /// Bytes as numbers.
     #[inline(always)]
     fn numbers(self, x: uint8x16_t) -> [float32x4_t; 4] {
@@ -78,47 +71,6 @@ impl Dot {
                 vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))),
                 vcvtq_f32_u32(vmovl_high_u16(high)),
             ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn four<const FAST: bool, const R: usize>(
-        self,
-        weights: *const i8,
-        stride: usize,
-        x: [&Activations; R],
-        first: usize,
-        sums: [&mut [i32; 64]; R],
-    ) {
-        let place = first / 64 * 128 + first % 64;
-        let planes = x.map(|x| x.integers[place..][..68].as_ptr().cast::<i32>());
-        let sums = sums.map(|sums| sums.as_mut_ptr());
-        // SAFETY: `self` proves the instructions, the caller the weights; the slices hold four bytes of both planes, and 16 columns
-        // of the sums are four vectors.
-        unsafe {
-            for column in (0..64).step_by(16) {
-                let row = |i: usize| vld1q_s8(weights.add(i * stride + column));
-                let [a, b] =
-                    [vzip1q_s8(row(0), row(1)), vzip2q_s8(row(0), row(1))].map(|x| vreinterpretq_s16_s8(x));
-                let [c, d] =
-                    [vzip1q_s8(row(2), row(3)), vzip2q_s8(row(2), row(3))].map(|x| vreinterpretq_s16_s8(x));
-                // Four weights of each column.
-                let codes = [vzip1q_s16(a, c), vzip2q_s16(a, c), vzip1q_s16(b, d), vzip2q_s16(b, d)];
-                for r in 0..R {
-                    let [upper, lower] = [planes[r], planes[r].add(16)]
-                        .map(|four| vreinterpretq_s8_s32(vdupq_n_s32(four.read_unaligned())));
-                    for v in 0..4 {
-                        let codes = vreinterpretq_s8_s16(codes[v]);
-                        let place = sums[r].add(column + 4 * v);
-                        let mut sum = vld1q_s32(place);
-                        if !FAST {
-                            let upper = self.dot(vdupq_n_s32(0), codes, upper);
-                            sum = vaddq_s32(sum, vshlq_n_s32::<8>(upper));
-                        }
-                        vst1q_s32(place, self.dot(sum, codes, lower));
-                    }
-                }
-            }
         }
     }
 }
@@ -170,17 +122,21 @@ unsafe impl Integers for Dot {
     #[inline(always)]
     fn select(self, bits: u64, value: u8) -> [uint8x16_t; 4] {
         // SAFETY: `self` proves the instructions; the arrays are vectors.
-        BYTES.each_ref().map(|bytes| unsafe {
+        unsafe {
             let bits = vreinterpretq_u8_u64(vdupq_n_u64(bits));
-            let bytes = vqtbl1q_u8(bits, vld1q_u8(bytes.as_ptr()));
-            vandq_u8(vtstq_u8(bytes, vld1q_u8(BITS.as_ptr())), vdupq_n_u8(value))
-        })
+            let mut codes = [vdupq_n_u8(value); 4];
+            for i in 0..4 {
+                let bytes = vqtbl1q_u8(bits, vld1q_u8(BYTES[i].as_ptr()));
+                codes[i] = vandq_u8(vtstq_u8(bytes, vld1q_u8(BITS.as_ptr())), codes[i]);
+            }
+            codes
+        }
     }
 
     #[inline(always)]
     fn or(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: `self` proves the instructions.
-        std::array::from_fn(|i| unsafe { vorrq_u8(a[i], b[i]) })
+        unsafe { [vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1]), vorrq_u8(a[2], b[2]), vorrq_u8(a[3], b[3])] }
     }
 
     #[inline(always)]
@@ -191,7 +147,11 @@ unsafe impl Integers for Dot {
     #[inline(always)]
     fn lookup(self, table: &[i8; 16], codes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: `self` proves the instructions; the table is a vector.
-        codes.map(|codes| unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr().cast()), codes) })
+        unsafe {
+            let table = vld1q_u8(table.as_ptr().cast());
+            let [a, b, c, d] = codes;
+            [vqtbl1q_u8(table, a), vqtbl1q_u8(table, b), vqtbl1q_u8(table, c), vqtbl1q_u8(table, d)]
+        }
     }
 
     #[inline(always)]
@@ -203,19 +163,31 @@ unsafe impl Integers for Dot {
     #[inline(always)]
     fn load(self, x: &[f32; 16]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instructions; the array is four vectors.
-        std::array::from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) })
+        unsafe {
+            let x = x.as_ptr();
+            [vld1q_f32(x), vld1q_f32(x.add(4)), vld1q_f32(x.add(8)), vld1q_f32(x.add(12))]
+        }
     }
 
     #[inline(always)]
     fn mul(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instructions.
-        std::array::from_fn(|i| unsafe { vmulq_f32(a[i], b[i]) })
+        unsafe {
+            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1]), vmulq_f32(a[2], b[2]), vmulq_f32(a[3], b[3])]
+        }
     }
 
     #[inline(always)]
     fn fma(self, a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instructions.
-        std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+        unsafe {
+            [
+                vfmaq_f32(c[0], a[0], b[0]),
+                vfmaq_f32(c[1], a[1], b[1]),
+                vfmaq_f32(c[2], a[2], b[2]),
+                vfmaq_f32(c[3], a[3], b[3]),
+            ]
+        }
     }
 
     #[inline(always)]
@@ -293,10 +265,10 @@ unsafe impl Integers for Dot {
             for i in 0..4 {
                 let codes = vreinterpretq_s8_u8(codes[i]);
                 if !FAST {
-                    let upper = self.dot(products[i], codes, vld1q_s8(planes.add(16 * i)));
+                    let upper = sdot(products[i], codes, vld1q_s8(planes.add(16 * i)));
                     products[i] = vshlq_n_s32::<8>(upper);
                 }
-                products[i] = self.dot(products[i], codes, vld1q_s8(planes.add(64 + 16 * i)));
+                products[i] = sdot(products[i], codes, vld1q_s8(planes.add(64 + 16 * i)));
             }
             let scales = scales[quarter];
             sum = vfmaq_laneq_f32::<0>(sum, vcvtq_f32_s32(products[0]), scales);
@@ -322,35 +294,64 @@ unsafe impl Integers for Dot {
     }
 
     #[inline(always)]
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
         weights: *const i8,
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[[float32x4_t; 4]; 4]; R] {
-        let mut sums = [[0; 64]; R];
-        for input in (0..32).step_by(4) {
-            // SAFETY: the caller's.
-            unsafe {
-                self.four::<FAST, R>(
-                    weights.add(input * stride),
-                    stride,
-                    x,
-                    32 * run + input,
-                    sums.each_mut(),
-                );
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    ) {
+        let place = first / 64 * 128 + first % 64;
+        // SAFETY: `self` proves the instructions, the caller the weights; the slices hold eight bytes of both planes, and 16 columns
+        // of the sums are four vectors.
+        unsafe {
+            for column in (0..64).step_by(16) {
+                let mut upper = [[vdupq_n_s32(0); 4]; R];
+                let mut lower = upper;
+                for r in 0..R {
+                    for v in 0..4 {
+                        lower[r][v] = vld1q_s32(sums[r][column + 4 * v..][..4].as_ptr());
+                    }
+                }
+                for four in [0, 4] {
+                    let weights = weights.add(four * stride + column);
+                    let [a, b] = [vld1q_s8(weights), vld1q_s8(weights.add(stride))];
+                    let [c, d] = [vld1q_s8(weights.add(2 * stride)), vld1q_s8(weights.add(3 * stride))];
+                    let ab = [vreinterpretq_s16_s8(vzip1q_s8(a, b)), vreinterpretq_s16_s8(vzip2q_s8(a, b))];
+                    let cd = [vreinterpretq_s16_s8(vzip1q_s8(c, d)), vreinterpretq_s16_s8(vzip2q_s8(c, d))];
+                    // Four weights of each column.
+                    let codes = [
+                        vreinterpretq_s8_s16(vzip1q_s16(ab[0], cd[0])),
+                        vreinterpretq_s8_s16(vzip2q_s16(ab[0], cd[0])),
+                        vreinterpretq_s8_s16(vzip1q_s16(ab[1], cd[1])),
+                        vreinterpretq_s8_s16(vzip2q_s16(ab[1], cd[1])),
+                    ];
+                    for r in 0..R {
+                        let planes = x[r].integers[place + four..][..68].as_ptr().cast::<i32>();
+                        let hi = vreinterpretq_s8_s32(vdupq_n_s32(planes.read_unaligned()));
+                        let lo = vreinterpretq_s8_s32(vdupq_n_s32(planes.add(16).read_unaligned()));
+                        for v in 0..4 {
+                            if !FAST {
+                                upper[r][v] = sdot(upper[r][v], codes[v], hi);
+                            }
+                            lower[r][v] = sdot(lower[r][v], codes[v], lo);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for v in 0..4 {
+                        let sum = vaddq_s32(lower[r][v], vshlq_n_s32::<8>(upper[r][v]));
+                        vst1q_s32(sums[r][column + 4 * v..][..4].as_mut_ptr(), sum);
+                    }
+                }
             }
         }
-        sums.map(|sums| std::array::from_fn(|v| self.load(&std::array::from_fn(|i| sums[16 * v + i] as f32))))
     }
 
     #[inline(always)]
-    fn store(self, x: [float32x4_t; 4], out: &mut [f32; 16]) {
-        for (x, out) in x.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            // SAFETY: the array is a vector.
-            unsafe { vst1q_f32(out.as_mut_ptr(), x) };
-        }
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64] {
+        *sums
     }
 
     #[inline(always)]

@@ -61,10 +61,6 @@ unsafe impl Integers for Scalar {
         *x
     }
 
-    fn store(self, x: [f32; 16], out: &mut [f32; 16]) {
-        *out = x;
-    }
-
     fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| a[i] * b[i])
     }
@@ -124,25 +120,28 @@ unsafe impl Integers for Scalar {
         sum
     }
 
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
         weights: *const i8,
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[[f32; 16]; 4]; R] {
-        x.map(|x| {
-            let mut sums = [[0_i32; 16]; 4];
-            for input in 0..32 {
-                let x = x.at(32 * run + input);
-                for (column, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    ) {
+        for (x, sums) in x.into_iter().zip(sums) {
+            for input in 0..8 {
+                let x = x.at(first + input);
+                for (column, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller's.
                     let weight = unsafe { *weights.add(input * stride + column) };
                     *sum += (i32::from(weight) + 128) * x;
                 }
             }
-            sums.map(|sums| sums.map(|sum| sum as f32))
-        })
+        }
+    }
+
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64] {
+        *sums
     }
 
     fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS] {

@@ -123,6 +123,11 @@
 #define GROK1_PRECISION_EXACT 1
 
 /**
+ * As standard, but where the processor multiplies few rows with quantised weights, activations have 8 bits.
+ */
+#define GROK1_PRECISION_FAST 2
+
+/**
  * Keys and values of 2 bytes; the default.
  */
 #define GROK1_KV_BF16 0

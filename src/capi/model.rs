@@ -41,6 +41,8 @@ impl grok1_model {
 pub const GROK1_PRECISION_STANDARD: i32 = 0;
 /// f32 throughout.
 pub const GROK1_PRECISION_EXACT: i32 = 1;
+/// As standard, but where the processor multiplies few rows with quantised weights, activations have 8 bits.
+pub const GROK1_PRECISION_FAST: i32 = 2;
 
 /// Keys and values of 2 bytes; the default.
 pub const GROK1_KV_BF16: i32 = 0;
@@ -121,6 +123,7 @@ impl grok1_model_options {
             .precision(match self.precision {
                 GROK1_PRECISION_STANDARD => Precision::Standard,
                 GROK1_PRECISION_EXACT => Precision::Exact,
+                GROK1_PRECISION_FAST => Precision::Fast,
                 other => return Err(Failure::argument(format!("precision is {other}"))),
             })
             .kv_type(kv_type(self.kv_type)?)

@@ -19,15 +19,14 @@ pub(crate) fn q2_k_scales(block: &[u8; 84]) -> ([f32; 16], [f32; 16]) {
 /// Scales of Q3_K's runs of 16 with 32 added: six bits, the upper two of each apart from the others.
 #[inline(always)]
 pub(crate) fn q3_k_sixes(packed: &[u8; 12]) -> [u8; 16] {
-    let low = u64::from_le_bytes(part::<0, _, _>(packed));
+    let low = u64::from_le_bytes(part::<0, 8, 12>(packed));
     let high = u64::from(u32::from_le_bytes(part::<8, _, _>(packed)));
     // Eight numbers at a time, a byte each.
     const FOUR: u64 = 0x0f0f_0f0f_0f0f_0f0f;
     const TWO: u64 = 0x0303_0303_0303_0303;
     let first = low & FOUR | ((high | high << 30) & TWO) << 4;
     let last = low >> 4 & FOUR | ((high >> 4 | high << 26) & TWO) << 4;
-    let (first, last) = (first.to_le_bytes(), last.to_le_bytes());
-    std::array::from_fn(|i| if i < 8 { first[i] } else { last[i - 8] })
+    (u128::from(first) | u128::from(last) << 64).to_le_bytes()
 }
 
 /// Scales of Q3_K's runs of 16.

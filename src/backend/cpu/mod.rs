@@ -114,7 +114,7 @@ impl Cpu {
     }
 
     fn rounds(&self) -> bool {
-        self.precision == Precision::Standard
+        self.precision != Precision::Exact
     }
 
     fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
@@ -261,14 +261,16 @@ impl Cpu {
     fn pack(
         &self,
         batch: &Batch<'_>,
-        ways: &[Way],
+        ways: impl IntoIterator<Item = Way>,
         x: &[f32], // [rows, width]
         width: usize,
         integers: &mut [Activations], // [rows, width / 256]
     ) -> Result<()> {
-        if !ways.iter().any(|way| matches!(way, Way::Integers)) {
-            return Ok(());
-        }
+        let packing = ways.into_iter().find_map(|way| match way {
+            Way::Integers { fast } => Some(fast),
+            _ => None,
+        });
+        let Some(fast) = packing else { return Ok(()) };
         let blocks = packed(width);
         let count = x.len() / width * blocks;
         let out = Shared::new(&mut integers[..count]);
@@ -279,7 +281,7 @@ impl Cpu {
                 let x = &x[row * width + first..row * width + width.min(first + INPUTS)];
                 // SAFETY: each part has its own blocks.
                 let out = unsafe { &mut out.slice(block..block + 1)[0] };
-                self.isa.integers(Pack { x, fast: false, out });
+                self.isa.integers(Pack { x, fast, out });
             }
         };
         if parts < 4 {
@@ -498,13 +500,13 @@ impl Backend for Cpu {
         })?;
 
         let ways = self.ways(layer.query_key_value.each_ref(), rows);
-        self.pack(batch, &ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
+        self.pack(batch, ways, &scratch.normed[..rows * width], width, &mut scratch.integers)?;
         let x = Rows { data: &scratch.normed, stride: width, index: all };
         self.tile(batch, x, [best(&ways, rows)].into_iter(), &mut scratch.tiles)?;
         let x = Operand::new(&scratch.normed, &scratch.integers, &scratch.tiles, width, all);
         let outs =
             [Shared::new(&mut scratch.query), Shared::new(&mut scratch.key), Shared::new(&mut scratch.value)];
-        let strips = layer.query_key_value.each_ref().map(|weights| weights.strips(rows));
+        let strips: [_; 3] = std::array::from_fn(|i| layer.query_key_value[i].strips(ways[i], rows));
         self.region(batch, strips.iter().sum(), |mut part| {
             for (((weights, way), buffer), strips) in
                 layer.query_key_value.iter().zip(ways).zip(&outs).zip(strips)
@@ -512,7 +514,7 @@ impl Backend for Cpu {
                 if part < strips {
                     let out = Out::rows(buffer, 0, weights.outputs);
                     // SAFETY: each part has its own columns of its own matrix.
-                    unsafe { weights.product(self.isa, way, x, weights.columns(rows, part), out) };
+                    unsafe { weights.product(self.isa, way, x, weights.columns(way, rows, part), out) };
                     return;
                 }
                 part -= strips;
@@ -555,15 +557,16 @@ impl Backend for Cpu {
 
         let way = self.way(&layer.output, rows);
         let attended = &scratch.attended[..rows * query_width];
-        self.pack(batch, &[way], attended, query_width, &mut scratch.integers)?;
+        self.pack(batch, [way], attended, query_width, &mut scratch.integers)?;
         let x = Rows { data: attended, stride: query_width, index: all };
         self.tile(batch, x, [(way, 0, 0..rows)].into_iter(), &mut scratch.tiles)?;
         let x = Operand::new(attended, &scratch.integers, &scratch.tiles, query_width, all);
         let branch = Shared::new(&mut scratch.branch);
         let out = Out::rows(&branch, 0, width);
-        self.region(batch, layer.output.strips(rows), |strip| {
+        self.region(batch, layer.output.strips(way, rows), |strip| {
+            let columns = layer.output.columns(way, rows, strip);
             // SAFETY: each part has its own columns.
-            unsafe { layer.output.product(self.isa, way, x, layer.output.columns(rows, strip), out) };
+            unsafe { layer.output.product(self.isa, way, x, columns, out) };
         })
     }
 
@@ -607,29 +610,26 @@ impl Backend for Cpu {
                 pairs.active.iter().for_each(|(expert, _)| matrices[*expert].read_ahead());
             }
         }
+        let strips = |weights: &Weights, rows| weights.strips(self.way(weights, rows), rows);
         let parts = |weights: &[Weights]| {
-            pairs.active.iter().map(|(expert, range)| weights[*expert].strips(range.len())).sum()
+            pairs.active.iter().map(|(expert, range)| strips(&weights[*expert], range.len())).sum()
         };
 
-        for (expert, range) in &pairs.active {
-            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
-            if ways.iter().any(|way| matches!(way, Way::Integers)) {
-                self.pack(batch, &ways, &normed[..rows * width], width, integers)?;
-                break;
-            }
-        }
         let groups = pairs.active.iter().map(|(expert, range)| {
             let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
-            (best(&ways, 0).0, *expert, range.clone())
+            (ways, *expert, range.clone())
         });
+        let ways = groups.clone().flat_map(|(ways, ..)| ways);
+        self.pack(batch, ways, &normed[..rows * width], width, integers)?;
+        let groups = groups.map(|(ways, expert, range)| (best(&ways, 0).0, expert, range));
         let x = Rows { data: normed, stride: width, index: &pairs.rows[..rows * selected] };
         self.tile(batch, x, groups, tiles)?;
         let out = Shared::new(activated);
         self.region(batch, parts(&layer.gate), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.gate[expert].strips(rows));
+            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.gate[expert], rows));
             let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
-            let columns = gate.columns(range.len(), strip);
             let ways = self.ways([gate, up], range.len());
+            let columns = gate.columns(ways[0], range.len(), strip);
             let tiles = tiles.get(first_page(range.start, expert, width)..).unwrap_or_default();
             let x = Operand::new(normed, integers, tiles, width, &pairs.rows[range.clone()]);
             let strip = columns.len();
@@ -655,7 +655,7 @@ impl Backend for Cpu {
         for (expert, range) in &pairs.active {
             let way = self.way(&layer.down[*expert], range.len());
             let x = &activated[range.start * ffn..range.end * ffn];
-            self.pack(batch, &[way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
+            self.pack(batch, [way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
         }
         let groups = pairs
             .active
@@ -665,13 +665,13 @@ impl Backend for Cpu {
         self.tile(batch, x, groups, tiles)?;
         let out = Shared::new(down);
         self.region(batch, parts(&layer.down), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| layer.down[expert].strips(rows));
+            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.down[expert], rows));
             let (weights, way) = (&layer.down[expert], self.way(&layer.down[expert], range.len()));
             let tiles = tiles.get(first_page(range.start, expert, ffn)..).unwrap_or_default();
             let x = Operand::new(activated, integers, tiles, ffn, &identity[range.clone()]);
             let out = Out::rows(&out, range.start, width);
             // SAFETY: each part has its own columns of its own expert's pairs.
-            unsafe { weights.product(self.isa, way, x, weights.columns(range.len(), strip), out) };
+            unsafe { weights.product(self.isa, way, x, weights.columns(way, range.len(), strip), out) };
         })?;
 
         let branch = Shared::new(branch);
@@ -727,14 +727,14 @@ impl Backend for Cpu {
         })?;
         let output = head.output.as_ref().unwrap_or(&head.embedding);
         let way = self.way(output, rows.len());
-        self.pack(batch, &[way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
+        self.pack(batch, [way], &scratch.normed[..rows.len() * width], width, &mut scratch.integers)?;
         let x = Rows { data: &scratch.normed, stride: width, index: &scratch.identity[..rows.len()] };
         self.tile(batch, x, [(way, 0, 0..rows.len())].into_iter(), &mut scratch.tiles)?;
         let x = Operand::new(x.data, &scratch.integers, &scratch.tiles, width, x.index);
         let buffer = Shared::new(logits);
         let out = Out::rows(&buffer, 0, vocab);
-        self.region(batch, output.strips(rows.len()), |strip| {
-            let columns = output.columns(rows.len(), strip);
+        self.region(batch, output.strips(way, rows.len()), |strip| {
+            let columns = output.columns(way, rows.len(), strip);
             // SAFETY: each part has its own columns.
             unsafe { output.product(self.isa, way, x, columns.clone(), out) };
             for row in 0..rows.len() {
@@ -787,7 +787,7 @@ impl Backend for Cpu {
 
 /// The way among several for which rows are packed to tiles, if there is one, and that they are one group.
 fn best(ways: &[Way], rows: usize) -> (Way, usize, Range<usize>) {
-    let tiles = ways.iter().find(|way| !matches!(way, Way::Floats | Way::Integers));
+    let tiles = ways.iter().find(|way| !matches!(way, Way::Floats | Way::Integers { .. }));
     (tiles.copied().unwrap_or(Way::Floats), 0, 0..rows)
 }
 

@@ -14,8 +14,8 @@ use super::simd::{Activations, INPUTS};
 pub(crate) enum Way {
     /// Weights become f32 on the way.
     Floats,
-    /// Integers with integers: for few rows.
-    Integers,
+    /// Integers with integers, for few rows: activations of 8 bits where `fast`, otherwise of 16.
+    Integers { fast: bool },
     /// Tiles of bf16 with tiles of bf16: for many rows.
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx, Side),
@@ -25,7 +25,7 @@ pub(crate) enum Way {
 #[derive(Clone, Copy)]
 pub(crate) struct Operand<'a> {
     pub(crate) floats: Rows<'a>,
-    /// The same rows; only there for who chose [`Way::Integers`].
+    /// The same rows; only there for [`Way::Integers`].
     pub(crate) integers: &'a [Activations], // [any, stride / 256 rounded up]
     /// The same rows, from the first page on; only there for who chose `Way::Tiles`.
     pub(crate) tiles: &'a [Page],

@@ -133,7 +133,6 @@ impl Weights {
         if precision == Precision::Exact {
             return Way::Floats;
         }
-        let has_integers = self.layout == Layout::OutIn && integers::has(self.dtype);
         #[cfg(target_arch = "x86_64")]
         if let Some(amx) = isa.amx()
             // These would lose bits that nothing else does.
@@ -142,9 +141,16 @@ impl Weights {
         {
             return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = isa;
-        if rows <= FEW && has_integers { Way::Integers } else { Way::Floats }
+        let has = match (self.layout, &self.scales) {
+            (Layout::OutIn, _) => integers::has(self.dtype),
+            (Layout::InOut, Scaling::Sums(group, _)) => integers::InOut::can(self.inputs, *group),
+            (Layout::InOut, _) => false,
+        };
+        if has && rows <= FEW && isa.has_integers() {
+            Way::Integers { fast: precision == Precision::Fast }
+        } else {
+            Way::Floats
+        }
     }
 
     /// Its bytes that lie in a mapped file.
@@ -163,21 +169,26 @@ impl Weights {
     }
 
     /// Outputs per part of a region for this many rows: enough work for a microsecond, little enough to be cancelled in time.
-    fn strip(&self, rows: usize) -> usize {
-        match (self.outputs, rows) {
-            (..4096, _) => 64,
-            (_, ..4) => MAX_COLUMNS,
-            (..16384, _) => 256,
+    fn strip(&self, way: Way, rows: usize) -> usize {
+        match (way, self.layout, self.outputs, rows) {
+            // Long runs of memory, equally long.
+            (Way::Integers { .. }, Layout::InOut, outputs, _) => {
+                let strips = outputs.div_ceil(integers::MAX_COLUMNS).max(2);
+                outputs.div_ceil(strips).next_multiple_of(64)
+            }
+            (_, _, ..4096, _) => 64,
+            (Way::Floats, _, _, ..4) => MAX_COLUMNS,
+            (_, _, ..16384, _) => 256,
             _ => 512,
         }
     }
 
-    pub(crate) fn strips(&self, rows: usize) -> usize {
-        self.outputs.div_ceil(self.strip(rows))
+    pub(crate) fn strips(&self, way: Way, rows: usize) -> usize {
+        self.outputs.div_ceil(self.strip(way, rows))
     }
 
-    pub(crate) fn columns(&self, rows: usize, strip: usize) -> Range<usize> {
-        let width = self.strip(rows);
+    pub(crate) fn columns(&self, way: Way, rows: usize, strip: usize) -> Range<usize> {
+        let width = self.strip(way, rows);
         strip * width..self.outputs.min((strip + 1) * width)
     }
 
@@ -196,8 +207,13 @@ impl Weights {
         // SAFETY: the caller's promise.
         unsafe {
             match way {
-                Way::Floats => self.floats(isa, x.floats, columns, out),
-                Way::Integers => self.integers(isa, x, columns, out),
+                // A part may be wider than this kernel takes, if it is that of another matrix as well.
+                Way::Floats => {
+                    for first in columns.clone().step_by(MAX_COLUMNS) {
+                        self.floats(isa, x.floats, first..columns.end.min(first + MAX_COLUMNS), out);
+                    }
+                }
+                Way::Integers { fast } => self.integers(isa, fast, x, columns, out),
                 #[cfg(target_arch = "x86_64")]
                 Way::Tiles(amx, _) => self.tiles(amx, x, columns, out),
             }
@@ -208,19 +224,16 @@ impl Weights {
     ///
     /// # Safety
     /// As for [`product`](Self::product).
-    unsafe fn integers(&self, isa: Isa, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+    unsafe fn integers(&self, isa: Isa, fast: bool, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+        let (x, data, shape) = (x.integers(), self.data.bytes(), [self.inputs, self.outputs]);
         // SAFETY: the caller's promise.
         unsafe {
-            integers::out_in(
-                isa,
-                self.dtype,
-                x.integers(),
-                self.data.bytes(),
-                self.inputs,
-                columns,
-                out,
-                false,
-            );
+            if let Scaling::Sums(group, scales) = &self.scales {
+                let scales = (*group, scales.bytes());
+                isa.integers(integers::InOut::new(x, data, shape, scales, columns, out, fast));
+            } else {
+                integers::out_in(isa, x, (self.dtype, data), self.inputs, columns, out, fast);
+            }
         }
     }
 

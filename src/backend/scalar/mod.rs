@@ -131,7 +131,7 @@ impl Scalar {
 
     /// What a product with weights sees of an activation.
     fn rounded(&self, mut row: Vec<f32>) -> Vec<f32> {
-        if self.precision == Precision::Standard {
+        if self.precision != Precision::Exact {
             row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
         }
         row

@@ -51,7 +51,8 @@ impl Location {
 /// How a model is loaded.
 #[derive(clap::Args)]
 pub(crate) struct Loading {
-    /// Rounding of activations: exact is f32, standard bf16 before each product
+    /// Rounding of activations: exact is f32, standard bf16 before each product, fast 8 bits where few
+    /// rows meet quantised weights on the processor
     #[arg(long, value_enum, default_value_t)]
     precision: PrecisionName,
     #[command(flatten)]
@@ -169,6 +170,7 @@ pub(crate) enum PrecisionName {
     Exact,
     #[default]
     Standard,
+    Fast,
 }
 
 impl PrecisionName {
@@ -177,6 +179,7 @@ impl PrecisionName {
         match self {
             Self::Exact => "exact",
             Self::Standard => "standard",
+            Self::Fast => "fast",
         }
     }
 }
@@ -186,6 +189,7 @@ impl From<PrecisionName> for Precision {
         match name {
             PrecisionName::Exact => Self::Exact,
             PrecisionName::Standard => Self::Standard,
+            PrecisionName::Fast => Self::Fast,
         }
     }
 }

@@ -236,6 +236,15 @@ impl Isa {
         }
     }
 
+    /// Whether it has products of integers that are worth the name.
+    pub(crate) fn has_integers(self) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        if let Self::Neon(simd) = self {
+            return simd.dot().is_some();
+        }
+        true
+    }
+
     pub(crate) fn integers(self, job: impl IntegerJob) {
         match self {
             Self::Scalar(simd) => job.run(simd),
@@ -246,7 +255,10 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Amx(simd) => simd.vectors().enter_integers(job),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(_) => job.run(Scalar),
+            Self::Neon(simd) => match simd.dot() {
+                Some(dot) => dot.enter(job),
+                None => job.run(Scalar),
+            },
         }
     }
 

@@ -5,15 +5,22 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use super::integers::neon::Dot;
 use super::{Job, Simd};
 
-/// Proof that the processor has NEON.
+/// Proof that the processor has NEON, and what else it may have for products of integers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Neon(());
+pub(crate) struct Neon {
+    dot: Option<Dot>,
+}
 
 impl Neon {
     pub(crate) fn new() -> Option<Self> {
-        is_aarch64_feature_detected!("neon").then_some(Self(()))
+        is_aarch64_feature_detected!("neon").then(|| Self { dot: Dot::new() })
+    }
+
+    pub(crate) fn dot(self) -> Option<Dot> {
+        self.dot
     }
 
     /// Runs `job` compiled for these instructions.
@@ -25,6 +32,44 @@ impl Neon {
         // SAFETY: `self` proves the feature.
         unsafe { inside(self, job) }
     }
+}
+
+/// Four f16 as f32: the intrinsics are younger than our oldest compiler.
+///
+/// # Safety
+/// The processor must have NEON.
+#[inline(always)]
+pub(super) unsafe fn widen(halves: uint16x4_t) -> float32x4_t {
+    let wide;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("fcvtl {:v}.4s, {:v}.4h", lateout(vreg) wide, in(vreg) halves, options(pure, nomem, nostack))
+    };
+    wide
+}
+
+/// The upper four of eight f16 as f32.
+///
+/// # Safety
+/// The processor must have NEON.
+#[inline(always)]
+pub(super) unsafe fn widen_upper(halves: uint16x8_t) -> float32x4_t {
+    let wide;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("fcvtl2 {:v}.4s, {:v}.8h", lateout(vreg) wide, in(vreg) halves, options(pure, nomem, nostack));
+    }
+    wide
+}
+
+/// The sum of four.
+///
+/// # Safety
+/// The processor must have NEON.
+#[inline(always)]
+pub(super) unsafe fn total(x: float32x4_t) -> f32 {
+    // SAFETY: the caller's.
+    unsafe { vpadds_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x))) }
 }
 
 // SAFETY: `new` is the only maker of values and has looked. The SAFETY notes below rest on that: every intrinsic used needs
@@ -62,14 +107,10 @@ unsafe impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u8) -> float32x4x2_t {
-        // SAFETY: `self` proves the instructions, the caller the memory. The intrinsics for f16 are younger than our oldest
-        // compiler.
+        // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
-            let halves = vld1q_u8(p);
-            let (low, high): (float32x4_t, float32x4_t);
-            asm!("fcvtl {:v}.4s, {:v}.4h", lateout(vreg) low, in(vreg) halves, options(pure, nomem, nostack));
-            asm!("fcvtl2 {:v}.4s, {:v}.8h", lateout(vreg) high, in(vreg) halves, options(pure, nomem, nostack));
-            float32x4x2_t(low, high)
+            let halves = vreinterpretq_u16_u8(vld1q_u8(p));
+            float32x4x2_t(widen(vget_low_u16(halves)), widen_upper(halves))
         }
     }
 
@@ -259,10 +300,7 @@ unsafe impl Simd for Neon {
     #[inline(always)]
     fn sum(self, x: float32x4x2_t) -> f32 {
         // SAFETY: `self` proves the instructions.
-        unsafe {
-            let four = vaddq_f32(x.0, x.1);
-            vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
-        }
+        unsafe { total(vaddq_f32(x.0, x.1)) }
     }
 
     #[inline(always)]

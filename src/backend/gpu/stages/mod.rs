@@ -143,7 +143,7 @@ impl<R: Runtime> Gpu<R> {
             return Err(GpuError::TooMany { what, found, most }.into());
         }
         let device = Device::open(runtime, ordinal)?;
-        let rounds = options.precision == Precision::Standard;
+        let rounds = options.precision != Precision::Exact;
         let blas = options.blas_rows.filter(|_| rounds).and_then(|rows| {
             let blas = Blas::load(&device);
             let blas = blas

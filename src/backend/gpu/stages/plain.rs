@@ -75,7 +75,7 @@ impl<R: Runtime> Flash<R> {
         }
         let kernel = |kv| code.kernel_that_fits(Kernel::Flash(kv), shared);
         let (Some(f32), Some(bf16)) = (kernel(KvType::F32)?, kernel(KvType::BF16)?) else { return Ok(None) };
-        let mma = if precision == Precision::Standard && dim.is_multiple_of(16) {
+        let mma = if precision != Precision::Exact && dim.is_multiple_of(16) {
             code.kernel_that_fits(Kernel::FlashMma(dim), mma_shared)?
         } else {
             None
@@ -155,7 +155,7 @@ impl<R: Runtime> Gpu<R> {
 
     /// Whether products see activations rounded to bf16, as kernels are told.
     pub(super) fn round(&self) -> i32 {
-        i32::from(self.precision == Precision::Standard)
+        i32::from(self.precision != Precision::Exact)
     }
 
     /// RMS norm of `rows` rows of the residual stream; of all, or of those whose numbers are at `source`.

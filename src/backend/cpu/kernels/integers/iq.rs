@@ -22,7 +22,7 @@ macro_rules! format {
             #[inline(always)]
             fn scales<S: Integers>(s: S, block: &Codes) -> [S::Sixteen; 2] {
                 let scales = s.load(&block.scales);
-                [scales, s.mul(scales, s.splat(128.0))]
+                [scales, s.mul(scales, s.splat(S::BIAS))]
             }
 
             #[inline(always)]

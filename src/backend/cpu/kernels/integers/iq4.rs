@@ -4,12 +4,12 @@ use super::{Format, bytes};
 use crate::backend::cpu::simd::Integers;
 use crate::quant::{iq4, part};
 
-/// The values, 128 more than they are.
-pub(super) static TABLE: [u8; 16] = {
+/// The values as integers.
+pub(super) static TABLE: [i8; 16] = {
     let mut table = [0; 16];
     let mut i = 0;
     while i < 16 {
-        table[i] = (iq4::VALUES[i] + 128.0) as u8;
+        table[i] = iq4::VALUES[i] as i8;
         i += 1;
     }
     table
@@ -42,7 +42,7 @@ impl Format for Iq4Xs {
         let high = (high | high << 6) & 0x0303_0303_0303_0303;
         let scales = s.fma(s.unsigned_twice(low | high << 4), s.splat(1.0), s.splat(-32.0));
         let scales = s.mul(scales, s.half(bytes(*block, 0)));
-        [scales, s.mul(scales, s.splat(128.0))]
+        [scales, s.mul(scales, s.splat(S::BIAS))]
     }
 
     #[inline(always)]

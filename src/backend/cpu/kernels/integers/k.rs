@@ -3,7 +3,6 @@
 use super::{Format, bytes};
 use crate::backend::cpu::simd::Integers;
 use crate::quant::k;
-use crate::quant::part;
 
 /// A format: its name, bytes of a block, then its scales and offsets, then a quarter's codes.
 macro_rules! format {
@@ -45,7 +44,7 @@ fn centred<S: Integers>(s: S, d: &[u8; 2], scales: S::Sixteen, zero: f32) -> [S:
 #[inline(always)]
 fn sixes<S: Integers>(s: S, start: &[u8; 16]) -> [S::Sixteen; 2] {
     let [scales, mins] = k::q4_k_sixes(start);
-    let [d, min] = [0, 2].map(|at| s.half(bytes(start, at)));
+    let (d, min) = (s.half(bytes(start, 0)), s.half(bytes(start, 2)));
     [s.mul(d, s.unsigned_twice(scales)), s.mul(min, s.unsigned_twice(mins))]
 }
 
@@ -61,7 +60,7 @@ format!(
     84,
     |s, block| {
         let packed = bytes(*block, 0);
-        let [d, min] = [80, 82].map(|at| s.half(bytes(*block, at)));
+        let (d, min) = (s.half(bytes(*block, 80)), s.half(bytes(*block, 82)));
         let (scales, mins) = s.low_and_high(packed);
         [s.mul(d, scales), s.mul(min, mins)]
     },
@@ -72,7 +71,8 @@ format!(
     Q3K,
     110,
     |s, block| {
-        let scales = s.signed(k::q3_k_sixes(&part::<96, _, _>(block)).map(|scale| scale.wrapping_sub(32)));
+        let sixes = s.signed(k::q3_k_sixes(bytes(*block, 96)));
+        let scales = s.fma(sixes, s.splat(1.0), s.splat(-32.0));
         centred(s, bytes(*block, 108), scales, 4.0)
     },
     |quarter| {
@@ -97,7 +97,7 @@ format!(Q5K, 176, |s, block| sixes(s, bytes(*block, 0)), |quarter| {
 format!(
     Q6K,
     210,
-    |s, block| centred(s, bytes(*block, 208), s.signed(part::<192, _, _>(block)), 32.0),
+    |s, block| centred(s, bytes(*block, 208), s.signed(*bytes(*block, 192)), 32.0),
     |quarter| {
         let (half, odd) = (quarter / 2, quarter as i32 % 2);
         let low = s.codes(bytes(*block, 64 * half), bytes(*block, 64 * half + 32));

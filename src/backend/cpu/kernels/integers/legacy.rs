@@ -69,7 +69,7 @@ format!(Q4_0, 18, |s, block| centred(s, *block, 18, 8.0), |at| nibbles(s, *block
 format!(Q4_1, 20, |s, block| above(s, *block, 20), |at| nibbles(s, *block, at + 4, 20));
 format!(Q5_0, 22, |s, block| centred(s, *block, 22, 16.0), |at| fives(s, *block, [at + 2, at + 6], 22));
 format!(Q5_1, 24, |s, block| above(s, *block, 24), |at| fives(s, *block, [at + 4, at + 8], 24));
-format!(Q8_0, 34, |s, block| centred(s, *block, 34, 128.0), |at| s
+format!(Q8_0, 34, |s, block| centred(s, *block, 34, S::BIAS), |at| s
     .flip(s.codes(bytes(*block, at + 2), bytes(*block, at + 36))));
-format!(Iq4Nl, 18, |s, block| centred(s, *block, 18, 128.0), |at| s
+format!(Iq4Nl, 18, |s, block| centred(s, *block, 18, S::BIAS), |at| s
     .lookup(&iq4::TABLE, nibbles(s, *block, at + 2, 18)));

@@ -3,6 +3,7 @@
 //!
 //! Each pair of row and output is summed in the same order whatever it is batched with.
 
+mod in_out;
 mod iq;
 mod iq4;
 mod k;
@@ -10,6 +11,7 @@ mod legacy;
 mod out_in;
 mod pack;
 
+pub(crate) use in_out::{InOut, MAX_COLUMNS};
 pub(super) use iq::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub(super) use iq4::Iq4Xs;
 pub(super) use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
@@ -116,9 +118,8 @@ pub(crate) fn has(dtype: DType) -> bool {
 /// Nobody else may use `columns` of the written rows of `out` meanwhile.
 pub(crate) unsafe fn out_in(
     isa: Isa,
-    dtype: DType,
     x: IntegerRows<'_>,
-    weights: &[u8],
+    (dtype, weights): (DType, &[u8]), // [outputs, inputs]
     inputs: usize,
     columns: Range<usize>,
     out: Out<'_>,
@@ -238,6 +239,54 @@ mod tests {
     }
 
     #[test]
+    fn products_with_scaled_columns_are_those_of_the_weights() {
+        const ROWS: usize = 3;
+        // Groups of whole runs, and one that ends within a run and within a step; columns that end within a vector.
+        for (inputs, group, outputs) in [(320_usize, 160, 200), (300, 300, 64), (261, 261, 77)] {
+            let mut random = random();
+            let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random() as u8).collect();
+            let factors: Vec<half::bf16> = (0..inputs.div_ceil(group) * outputs)
+                .map(|_| half::bf16::from_f32(0.5 + (random() % 100) as f32 / 100.0))
+                .collect();
+            let scales: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let x = activations(ROWS * inputs);
+            for isa in Isa::available() {
+                let packed = pack(isa, &x, inputs, false);
+                let product = |index: &[u32]| {
+                    let mut out = vec![f32::NAN; index.len() * outputs];
+                    let x = IntegerRows { data: &packed, stride: inputs.div_ceil(INPUTS), index };
+                    let buffer = Shared::new(&mut out);
+                    let to = Out::rows(&buffer, 0, outputs);
+                    for columns in [0..outputs / 3, outputs / 3..outputs] {
+                        let scales = (group, &scales[..]);
+                        // SAFETY: nobody else uses the buffer.
+                        isa.integers(unsafe {
+                            InOut::new(x, &bytes, [inputs, outputs], scales, columns, to, false)
+                        });
+                    }
+                    out
+                };
+                let together = product(&[0, 1, 2]);
+                for row in 0..ROWS {
+                    let alone = product(&[row as u32]);
+                    assert_eq!(alone, together[row * outputs..][..outputs], "{}", isa.name());
+                    for (column, found) in alone.iter().enumerate() {
+                        let products = (0..inputs).map(|input| {
+                            let weight = f64::from(bytes[input * outputs + column].cast_signed());
+                            let scale = f64::from(factors[input / group * outputs + column].to_f32());
+                            scale * weight * f64::from(x[row * inputs + input])
+                        });
+                        let [expected, size] = products
+                            .fold([0.0, 0.0], |[sum, size], product| [sum + product, size + product.abs()]);
+                        let distance = (f64::from(*found) - expected).abs() / size;
+                        assert!(distance < 3e-5, "{inputs} x {outputs}, {}: {distance:.1e}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn products_are_those_of_the_weights_with_what_activations_were_rounded_to() {
         const OUTPUTS: usize = 11;
         const ROWS: usize = 3;
@@ -262,7 +311,7 @@ mod tests {
                         let buffer = Shared::new(&mut out);
                         let to = Out::rows(&buffer, 0, OUTPUTS);
                         // SAFETY: nobody else uses the buffer.
-                        unsafe { out_in(isa, dtype, x, &bytes, inputs, 0..OUTPUTS, to, fast) };
+                        unsafe { out_in(isa, x, (dtype, &bytes), inputs, 0..OUTPUTS, to, fast) };
                         out
                     };
                     let together = product(&[0, 1, 2]);

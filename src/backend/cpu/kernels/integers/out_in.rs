@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{Format, IntegerRows};
 use crate::backend::cpu::kernels::Out;
-use crate::backend::cpu::simd::{INPUTS, IntegerJob, Integers};
+use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
 
 /// Outputs worked on together, each a stream of its own through memory.
 const STREAMS: usize = 4;
@@ -91,7 +91,7 @@ impl<'a, F: Format> OutIn<'a, F> {
     #[inline(always)]
     fn advance<S: Integers, const FAST: bool, const R: usize, const C: usize>(
         s: S,
-        x: [&super::Activations; R],
+        x: [&Activations; R],
         bytes: [&F::Bytes; C],
         sums: &mut [[S::Sum; C]; R],
     ) {
@@ -104,12 +104,26 @@ impl<'a, F: Format> OutIn<'a, F> {
                 sums[r][c] = s.subtract(sums[r][c], offsets, x[r]);
             }
         }
-        for quarter in 0..4 {
-            for c in 0..C {
-                let codes = F::codes(s, &blocks[c], quarter);
-                for r in 0..R {
-                    sums[r][c] = s.add::<FAST>(sums[r][c], codes, x[r], quarter, scales[r][c]);
-                }
+        // One by one, so that shifts and places are constants.
+        Self::quarter::<S, FAST, R, C, 0>(s, &blocks, x, &scales, sums);
+        Self::quarter::<S, FAST, R, C, 1>(s, &blocks, x, &scales, sums);
+        Self::quarter::<S, FAST, R, C, 2>(s, &blocks, x, &scales, sums);
+        Self::quarter::<S, FAST, R, C, 3>(s, &blocks, x, &scales, sums);
+    }
+
+    /// Adds the products of 64 inputs.
+    #[inline(always)]
+    fn quarter<S: Integers, const FAST: bool, const R: usize, const C: usize, const QUARTER: usize>(
+        s: S,
+        blocks: &[F::Block<'_>; C],
+        x: [&Activations; R],
+        scales: &[[S::Sixteen; C]; R],
+        sums: &mut [[S::Sum; C]; R],
+    ) {
+        for c in 0..C {
+            let codes = F::codes(s, &blocks[c], QUARTER);
+            for r in 0..R {
+                sums[r][c] = s.add::<FAST>(sums[r][c], codes, x[r], QUARTER, scales[r][c]);
             }
         }
     }

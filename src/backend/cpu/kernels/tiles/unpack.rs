@@ -7,7 +7,7 @@ use super::{PAIR, PIECE, SIDE, STEP, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
 use crate::backend::cpu::simd::amx::Tiles;
-use crate::backend::cpu::simd::{INPUTS, Integers};
+use crate::backend::cpu::simd::INPUTS;
 use crate::quant::Factors;
 use crate::tensor::DType;
 
@@ -149,8 +149,11 @@ fn blocks<F: Format>(tiles: &Tiles, bytes: &[u8], steps: usize, out: &mut [u8]) 
     let block = F::open(bytes);
     let mut heads = [[0.0; 16]; 2];
     let [scales, offsets] = F::scales(s, &block);
-    s.store(scales, &mut heads[0]);
-    s.store(offsets, &mut heads[1]);
+    // SAFETY: both are vectors. The job runs with AMX, whose proof includes the instructions.
+    unsafe {
+        _mm512_storeu_ps(heads[0].as_mut_ptr(), scales);
+        _mm512_storeu_ps(heads[1].as_mut_ptr(), offsets);
+    }
     // Read from memory each is spread by the load; from the register it takes two shuffles, which there are enough of.
     let [scales, offsets] = std::hint::black_box(&heads);
     for quarter in 0..steps.div_ceil(2) {

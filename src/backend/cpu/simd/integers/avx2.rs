@@ -23,60 +23,78 @@ static SPREAD: [[u32; 8]; 4] = {
 /// Where the eight inputs that begin with `8 * eight` are kept, of 32.
 const PLACES: [usize; 4] = [0, 2, 1, 3];
 
+#[inline(always)]
+fn load(_: Avx2, codes: &[u8; 32]) -> __m256i {
+    // SAFETY: the value proves the instructions; the array is a vector.
+    unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
+}
+
+/// The low nibbles and the high ones.
+#[inline(always)]
+fn nibbles(_: Avx2, codes: &[u8; 16]) -> __m256i {
+    // SAFETY: the value proves the instructions; the array is a vector.
+    unsafe {
+        let x = _mm_loadu_si128(codes.as_ptr().cast());
+        _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(x), x), _mm256_set1_epi8(15))
+    }
+}
+
+/// The bits that `mask` has of codes shifted right, or left by the negative.
+#[inline(always)]
+fn field(_: Avx2, codes: __m256i, shift: i32, mask: u8) -> __m256i {
+    // SAFETY: the value proves the instructions.
+    unsafe {
+        let count = _mm_cvtsi32_si128(shift.abs());
+        let codes = if shift < 0 { _mm256_sll_epi16(codes, count) } else { _mm256_srl_epi16(codes, count) };
+        _mm256_and_si256(codes, _mm256_set1_epi8(mask.cast_signed()))
+    }
+}
+
+/// `value` where `bits` has a bit.
+#[inline(always)]
+fn select(_: Avx2, bits: u32, value: u8) -> __m256i {
+    // SAFETY: the value proves the instructions.
+    unsafe {
+        // Each byte of the word eight times, then a bit of it each.
+        let word = _mm256_set1_epi32(bits.cast_signed());
+        let [second, third, fourth] = [0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303];
+        let bytes = _mm256_set_epi64x(fourth, third, second, 0);
+        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+        let found = _mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit);
+        _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(value.cast_signed()))
+    }
+}
+
 // SAFETY: see the other `impl`: values prove AVX2, FMA and F16C, and nothing else is needed.
 unsafe impl Integers for Avx2 {
+    const BIAS: f32 = 128.0;
     type Codes = [__m256i; 2];
     type Sixteen = [__m256; 2];
     type Sum = __m256;
 
     #[inline(always)]
     fn codes(self, a: &[u8; 32], b: &[u8; 32]) -> [__m256i; 2] {
-        // SAFETY: `self` proves the instructions; the arrays are vectors.
-        [a, b].map(|x| unsafe { _mm256_loadu_si256(x.as_ptr().cast()) })
+        [load(self, a), load(self, b)]
     }
 
     #[inline(always)]
     fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> [__m256i; 2] {
-        // SAFETY: `self` proves the instructions; the arrays are vectors.
-        [a, b].map(|x| unsafe {
-            let x = _mm_loadu_si128(x.as_ptr().cast());
-            _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(x), x), _mm256_set1_epi8(15))
-        })
+        [nibbles(self, a), nibbles(self, b)]
     }
 
     #[inline(always)]
     fn twice(self, codes: &[u8; 32]) -> [__m256i; 2] {
-        Integers::codes(self, codes, codes)
+        [load(self, codes); 2]
     }
 
     #[inline(always)]
-    fn fields(self, codes: [__m256i; 2], shifts: [i32; 2], mask: u8) -> [__m256i; 2] {
-        let field = |codes, shift: i32| {
-            // SAFETY: `self` proves the instructions.
-            unsafe {
-                let count = _mm_cvtsi32_si128(shift.abs());
-                let codes =
-                    if shift < 0 { _mm256_sll_epi16(codes, count) } else { _mm256_srl_epi16(codes, count) };
-                _mm256_and_si256(codes, _mm256_set1_epi8(mask.cast_signed()))
-            }
-        };
-        [field(codes[0], shifts[0]), field(codes[1], shifts[1])]
+    fn fields(self, [a, b]: [__m256i; 2], shifts: [i32; 2], mask: u8) -> [__m256i; 2] {
+        [field(self, a, shifts[0], mask), field(self, b, shifts[1], mask)]
     }
 
     #[inline(always)]
     fn select(self, bits: u64, value: u8) -> [__m256i; 2] {
-        [0, 32].map(|half| {
-            // SAFETY: `self` proves the instructions.
-            unsafe {
-                // Each byte of the word eight times, then a bit of it each.
-                let word = _mm256_set1_epi32((bits >> half) as i32);
-                let bytes =
-                    _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
-                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-                let found = _mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit);
-                _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(value.cast_signed()))
-            }
-        })
+        [select(self, bits as u32, value), select(self, (bits >> 32) as u32, value)]
     }
 
     #[inline(always)]
@@ -86,18 +104,22 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn flip(self, codes: [__m256i; 2]) -> [__m256i; 2] {
+    fn flip(self, [a, b]: [__m256i; 2]) -> [__m256i; 2] {
         // SAFETY: `self` proves the instructions.
-        codes.map(|codes| unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) })
+        unsafe {
+            let highest = _mm256_set1_epi8(-128);
+            [_mm256_xor_si256(a, highest), _mm256_xor_si256(b, highest)]
+        }
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[u8; 16], codes: [__m256i; 2]) -> [__m256i; 2] {
+    fn lookup(self, table: &[i8; 16], [a, b]: [__m256i; 2]) -> [__m256i; 2] {
         // SAFETY: `self` proves the instructions; the table is a vector.
-        codes.map(|codes| unsafe {
-            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm256_shuffle_epi8(table, codes)
-        })
+        unsafe {
+            let table = _mm_xor_si128(_mm_loadu_si128(table.as_ptr().cast()), _mm_set1_epi8(-128));
+            let table = _mm256_broadcastsi128_si256(table);
+            [_mm256_shuffle_epi8(table, a), _mm256_shuffle_epi8(table, b)]
+        }
     }
 
     #[inline(always)]
@@ -112,15 +134,6 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn store(self, [a, b]: [__m256; 2], out: &mut [f32; 16]) {
-        // SAFETY: `self` proves the instructions; the array is two vectors.
-        unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), a);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), b);
-        }
-    }
-
-    #[inline(always)]
     fn mul(self, [a, b]: [__m256; 2], [c, d]: [__m256; 2]) -> [__m256; 2] {
         [Simd::mul(self, a, c), Simd::mul(self, b, d)]
     }
@@ -132,10 +145,12 @@ unsafe impl Integers for Avx2 {
 
     #[inline(always)]
     fn signed(self, x: [u8; 16]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instructions; each half of the array is read.
-        [0, 8].map(|i| unsafe {
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())))
-        })
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            let (a, b) = (_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x)));
+            [_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)]
+        }
     }
 
     #[inline(always)]
@@ -143,18 +158,25 @@ unsafe impl Integers for Avx2 {
         // SAFETY: `self` proves the instructions.
         unsafe {
             let x = _mm_cvtsi64_si128(x.cast_signed());
-            let twice = _mm_unpacklo_epi8(x, x);
-            [twice, _mm_srli_si128::<8>(twice)].map(|x| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)))
+            let x = _mm_unpacklo_epi8(x, x);
+            let (a, b) = (_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x)));
+            [_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)]
         }
     }
 
     #[inline(always)]
     fn low_and_high(self, x: &[u8; 16]) -> ([__m256; 2], [__m256; 2]) {
-        // SAFETY: `self` proves the instructions; each half of the array is read.
+        // SAFETY: `self` proves the instructions; the array is a vector.
         unsafe {
-            let x = [0, 8].map(|i| _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(i).cast())));
-            let low = x.map(|x| _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15))));
-            (low, x.map(|x| _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(x))))
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            let (a, b) = (_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x)));
+            let low = _mm256_set1_epi32(15);
+            let lows = [_mm256_and_si256(a, low), _mm256_and_si256(b, low)];
+            let highs = [_mm256_srli_epi32::<4>(a), _mm256_srli_epi32::<4>(b)];
+            (
+                [_mm256_cvtepi32_ps(lows[0]), _mm256_cvtepi32_ps(lows[1])],
+                [_mm256_cvtepi32_ps(highs[0]), _mm256_cvtepi32_ps(highs[1])],
+            )
         }
     }
 
@@ -178,7 +200,7 @@ unsafe impl Integers for Avx2 {
                 _mm_unpacklo_epi64(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
             let numbers = _mm256_cvtph_ps(halves);
             let twice = [_mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0), _mm256_set_epi32(7, 7, 6, 6, 5, 5, 4, 4)];
-            twice.map(|twice| _mm256_permutevar8x32_ps(numbers, twice))
+            [_mm256_permutevar8x32_ps(numbers, twice[0]), _mm256_permutevar8x32_ps(numbers, twice[1])]
         }
     }
 
@@ -227,29 +249,29 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
         weights: *const i8,
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[[__m256; 2]; 4]; R] {
-        let x = x.map(|x| x.integers[64 * run..][..64].as_ptr());
-        let mut out = [[Integers::splat(self, 0.0); 4]; R];
-        for half in 0..2 {
-            // SAFETY: `self` proves the instructions, the caller the weights; the slices hold the run.
-            unsafe {
-                // Of 32 columns; two lanes each.
-                let mut sums = [[_mm256_setzero_si256(); 8]; R];
-                for four in 0..8 {
-                    let rows: [__m256i; 4] = std::array::from_fn(|i| {
-                        let row = weights.add((4 * four + i) * stride + 32 * half);
-                        _mm256_xor_si256(_mm256_loadu_si256(row.cast()), _mm256_set1_epi8(-128))
-                    });
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    ) {
+        for input in (0..8).step_by(4) {
+            let place = (first + input) / 32 * 32 + 8 * PLACES[(first + input) / 8 % 4] + input % 8;
+            for half in 0..2 {
+                // SAFETY: `self` proves the instructions, the caller the weights; slices and arrays hold what is read and written.
+                unsafe {
+                    let mut rows = [_mm256_setzero_si256(); 4];
+                    for i in 0..4 {
+                        let row = weights.add((input + i) * stride + 32 * half);
+                        rows[i] = _mm256_xor_si256(_mm256_loadu_si256(row.cast()), _mm256_set1_epi8(-128));
+                    }
                     let [a, b] =
                         [_mm256_unpacklo_epi8(rows[0], rows[1]), _mm256_unpackhi_epi8(rows[0], rows[1])];
                     let [c, d] =
                         [_mm256_unpacklo_epi8(rows[2], rows[3]), _mm256_unpackhi_epi8(rows[2], rows[3])];
+                    // Of each 16 columns 0..4, 4..8, 8..12 and 12..16.
                     let codes = [
                         _mm256_unpacklo_epi16(a, c),
                         _mm256_unpackhi_epi16(a, c),
@@ -257,33 +279,27 @@ unsafe impl Integers for Avx2 {
                         _mm256_unpackhi_epi16(b, d),
                     ];
                     let zero = _mm256_setzero_si256();
-                    let place = 16 * PLACES[four / 2] + 8 * (four % 2);
                     for r in 0..R {
-                        let x = _mm256_set1_epi64x(x[r].add(place).cast::<i64>().read_unaligned());
+                        let four = x[r].integers[2 * place..][..8].as_ptr().cast::<i64>();
+                        let four = _mm256_set1_epi64x(four.read_unaligned());
+                        let sums = sums[r][32 * half..][..32].as_mut_ptr().cast::<__m256i>();
                         for v in 0..4 {
-                            let lower = _mm256_madd_epi16(_mm256_unpacklo_epi8(codes[v], zero), x);
-                            let upper = _mm256_madd_epi16(_mm256_unpackhi_epi8(codes[v], zero), x);
-                            sums[r][2 * v] = _mm256_add_epi32(sums[r][2 * v], lower);
-                            sums[r][2 * v + 1] = _mm256_add_epi32(sums[r][2 * v + 1], upper);
+                            let first = _mm256_madd_epi16(_mm256_unpacklo_epi8(codes[v], zero), four);
+                            let last = _mm256_madd_epi16(_mm256_unpackhi_epi8(codes[v], zero), four);
+                            let sum = _mm256_loadu_si256(sums.add(v));
+                            let sum = _mm256_add_epi32(sum, _mm256_hadd_epi32(first, last));
+                            _mm256_storeu_si256(sums.add(v), sum);
                         }
-                    }
-                }
-                for r in 0..R {
-                    // Columns 4 * v and 16 + 4 * v on, four each.
-                    let fours: [__m256i; 4] =
-                        std::array::from_fn(|v| _mm256_hadd_epi32(sums[r][2 * v], sums[r][2 * v + 1]));
-                    let [a, b, c, d] = fours;
-                    let eights = [
-                        [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x20>(c, d)],
-                        [_mm256_permute2x128_si256::<0x31>(a, b), _mm256_permute2x128_si256::<0x31>(c, d)],
-                    ];
-                    for (i, eights) in eights.into_iter().enumerate() {
-                        out[r][2 * half + i] = eights.map(|sums| _mm256_cvtepi32_ps(sums));
                     }
                 }
             }
         }
-        out
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64] {
+        // In each 32 lie of both 16 the first four, then of both the next four, and so on.
+        std::array::from_fn(|i| sums[i / 32 * 32 + i % 16 / 4 * 8 + i / 16 % 2 * 4 + i % 4])
     }
 
     #[inline(always)]

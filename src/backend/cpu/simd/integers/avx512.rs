@@ -45,15 +45,10 @@ static SPREAD: [[u32; 16]; 4] = {
     lanes
 };
 
-/// Planes of run `run` of 32 inputs: where the upper bytes are; the lower ones are 64 behind.
-#[inline(always)]
-fn plane(run: usize) -> usize {
-    run / 2 * 128 + run % 2 * 32
-}
-
 // SAFETY: `new` is the only maker of values and has looked. The SAFETY notes below rest on that: every intrinsic used needs
 // nothing but the features that are proved.
 unsafe impl Integers for Vnni {
+    const BIAS: f32 = 128.0;
     type Codes = __m512i;
     type Sixteen = __m512;
     type Sum = __m512;
@@ -120,11 +115,11 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    fn lookup(self, table: &[u8; 16], codes: __m512i) -> __m512i {
+    fn lookup(self, table: &[i8; 16], codes: __m512i) -> __m512i {
         // SAFETY: `self` proves the instructions; the table is a vector.
         unsafe {
             let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm512_shuffle_epi8(table, codes)
+            _mm512_shuffle_epi8(self.flip(table), codes)
         }
     }
 
@@ -138,12 +133,6 @@ unsafe impl Integers for Vnni {
     fn load(self, x: &[f32; 16]) -> __m512 {
         // SAFETY: `self` proves the instructions; the array is a vector.
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512, out: &mut [f32; 16]) {
-        // SAFETY: `self` proves the instructions; the array is a vector.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
     }
 
     #[inline(always)]
@@ -245,25 +234,32 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
         weights: *const i8,
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[__m512; 4]; R] {
-        let planes = x.map(|x| x.integers[plane(run)..][..96].as_ptr());
-        // SAFETY: `self` proves the instructions, the caller the weights; the slices hold both planes of the run.
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    ) {
+        let planes = x.map(|x| x.integers[first / 64 * 128 + first % 64..][..72].as_ptr());
+        // SAFETY: `self` proves the instructions, the caller the weights; slices and arrays hold what is read and written.
         unsafe {
             let mut upper = [[_mm512_setzero_si512(); 4]; R];
             let mut lower = upper;
-            for four in 0..8 {
-                let rows: [__m512i; 4] = std::array::from_fn(|i| {
-                    self.flip(_mm512_loadu_si512(weights.add((4 * four + i) * stride).cast()))
-                });
+            for r in 0..R {
+                for v in 0..4 {
+                    lower[r][v] = _mm512_loadu_si512(sums[r].as_ptr().add(16 * v).cast());
+                }
+            }
+            for four in (0..8).step_by(4) {
+                let mut rows = [_mm512_setzero_si512(); 4];
+                for i in 0..4 {
+                    rows[i] = self.flip(_mm512_loadu_si512(weights.add((four + i) * stride).cast()));
+                }
                 let [a, b] = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[0], rows[1])];
                 let [c, d] = [_mm512_unpacklo_epi8(rows[2], rows[3]), _mm512_unpackhi_epi8(rows[2], rows[3])];
-                // Lane by lane columns 0..4, 4..8, 8..12 and 12..16 of 16.
+                // Of each 16 columns 0..4, 4..8, 8..12 and 12..16.
                 let codes = [
                     _mm512_unpacklo_epi16(a, c),
                     _mm512_unpackhi_epi16(a, c),
@@ -271,9 +267,9 @@ unsafe impl Integers for Vnni {
                     _mm512_unpackhi_epi16(b, d),
                 ];
                 for r in 0..R {
-                    let four = planes[r].add(4 * four);
-                    let [hi, lo] = [four, four.add(64)]
-                        .map(|four| _mm512_set1_epi32(four.cast::<i32>().read_unaligned()));
+                    let x = planes[r].add(four).cast::<i32>();
+                    let hi = _mm512_set1_epi32(x.read_unaligned());
+                    let lo = _mm512_set1_epi32(x.add(16).read_unaligned());
                     for v in 0..4 {
                         if !FAST {
                             upper[r][v] = _mm512_dpbusd_epi32(upper[r][v], codes[v], hi);
@@ -282,13 +278,32 @@ unsafe impl Integers for Vnni {
                     }
                 }
             }
-            std::array::from_fn(|r| {
-                let sums: [__m512i; 4] = std::array::from_fn(|v| {
-                    _mm512_add_epi32(_mm512_slli_epi32::<8>(upper[r][v]), lower[r][v])
-                });
-                transpose(sums).map(|sums| _mm512_cvtepi32_ps(sums))
-            })
+            for r in 0..R {
+                for v in 0..4 {
+                    let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper[r][v]), lower[r][v]);
+                    _mm512_storeu_si512(sums[r].as_mut_ptr().add(16 * v).cast(), sum);
+                }
+            }
         }
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64] {
+        let mut out = [0; 64];
+        // SAFETY: `self` proves the instructions; both arrays are four vectors.
+        unsafe {
+            let sums = sums.as_ptr().cast::<__m512i>();
+            let [a, b] = [_mm512_loadu_si512(sums), _mm512_loadu_si512(sums.add(1))];
+            let [c, d] = [_mm512_loadu_si512(sums.add(2)), _mm512_loadu_si512(sums.add(3))];
+            let [ab, cd] = [_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d)];
+            let [ef, gh] = [_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d)];
+            let out = out.as_mut_ptr().cast::<__m512i>();
+            _mm512_storeu_si512(out, _mm512_shuffle_i32x4::<0x88>(ab, cd));
+            _mm512_storeu_si512(out.add(1), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
+            _mm512_storeu_si512(out.add(2), _mm512_shuffle_i32x4::<0x88>(ef, gh));
+            _mm512_storeu_si512(out.add(3), _mm512_shuffle_i32x4::<0xdd>(ef, gh));
+        }
+        out
     }
 
     #[inline(always)]
@@ -308,24 +323,5 @@ unsafe impl Integers for Vnni {
     fn prefetch(self, p: *const u8) {
         // SAFETY: asks for nothing that would not be there.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-}
-
-/// Four by four lanes of 128 bits the other way round.
-///
-/// # Safety
-/// The processor must have AVX-512 F.
-#[inline(always)]
-unsafe fn transpose([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
-    // SAFETY: the caller's.
-    unsafe {
-        let [ab, cd] = [_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d)];
-        let [ef, gh] = [_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d)];
-        [
-            _mm512_shuffle_i32x4::<0x88>(ab, cd),
-            _mm512_shuffle_i32x4::<0xdd>(ab, cd),
-            _mm512_shuffle_i32x4::<0x88>(ef, gh),
-            _mm512_shuffle_i32x4::<0xdd>(ef, gh),
-        ]
     }
 }

@@ -1,13 +1,17 @@
 //! Products of small integers: what kernels over packed weights need of an instruction set, beside [`Simd`](super::Simd).
 //!
-//! Weights are codes, unsigned bytes, 64 at a time; activations are signed integers, 256 at a time, in [`Activations`]. Products of
+//! Weights are codes, bytes, 64 at a time; activations are signed integers, 256 at a time, in [`Activations`]. Products of
 //! the two and their sums over 4, 8 or 16 neighbours are exact, so they are the same with every instruction set; only the f32 sums
 //! of those differ in their order.
+
+#![allow(clippy::needless_range_loop, reason = "index loops over registers read as the arithmetic they are")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 mod scalar;
 
 /// Inputs of one [`Activations`].
@@ -38,9 +42,12 @@ impl Default for Activations {
 /// # Safety
 /// A value must exist only where the processor supports the instructions its methods use.
 pub(crate) unsafe trait Integers: Copy + Send + Sync {
+    /// What codes of numbers in two's complement are more than those: 128 where products take unsigned bytes, 0 where they take signed
+    /// ones. Other codes are below 128.
+    const BIAS: f32;
     /// 64 codes.
     type Codes: Copy;
-    /// 16 f32: a number for each 16 of 256 inputs, or for each of 16 outputs.
+    /// 16 f32: a number for each 16 of 256 inputs.
     type Sixteen: Copy;
     /// Parts of the sum of one output, as f32.
     type Sum: Copy;
@@ -56,14 +63,13 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     /// `value` where `bits` has a bit.
     fn select(self, bits: u64, value: u8) -> Self::Codes;
     fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
-    /// The highest bit of each code inverted: what was two's complement is then 128 more than its number.
+    /// Numbers in two's complement as codes, [`BIAS`](Self::BIAS) more than they are.
     fn flip(self, codes: Self::Codes) -> Self::Codes;
-    /// Entry `code` of a table; codes are below 16.
-    fn lookup(self, table: &[u8; 16], codes: Self::Codes) -> Self::Codes;
+    /// Entry `code` of a table, [`BIAS`](Self::BIAS) more than it is; codes are below 16.
+    fn lookup(self, table: &[i8; 16], codes: Self::Codes) -> Self::Codes;
 
     fn splat(self, x: f32) -> Self::Sixteen;
     fn load(self, x: &[f32; 16]) -> Self::Sixteen;
-    fn store(self, x: Self::Sixteen, out: &mut [f32; 16]);
     fn mul(self, a: Self::Sixteen, b: Self::Sixteen) -> Self::Sixteen;
     /// `a * b + c`.
     fn fma(self, a: Self::Sixteen, b: Self::Sixteen, c: Self::Sixteen) -> Self::Sixteen;
@@ -94,18 +100,21 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     /// All of it.
     fn total(self, sum: Self::Sum) -> f32;
 
-    /// The products of inputs `32 * run` to `32 * run + 31` of each row with 64 columns of weights, plus 128 times the inputs' sum:
-    /// without the scale.
+    /// Adds the products of inputs `first` to `first + 7` of each row with 64 columns of weights, and `BIAS` times those inputs,
+    /// to `sums`, which are in an order of their own. Sums of 32 inputs do not overflow.
     ///
     /// # Safety
-    /// 32 rows of 64 weights must be readable at `weights`, `stride` bytes apart.
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    /// 8 rows of 64 weights must be readable at `weights`, `stride` bytes apart.
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
-        weights: *const i8, // [32, stride]
+        weights: *const i8, // [8, stride]
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[Self::Sixteen; 4]; R];
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    );
+    /// Those sums in the order of the columns.
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64];
 
     /// The order in which the integers of activations are kept.
     fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS];

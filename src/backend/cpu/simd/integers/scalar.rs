@@ -13,6 +13,7 @@ impl Activations {
 
 // SAFETY: needs no special instructions.
 unsafe impl Integers for Scalar {
+    const BIAS: f32 = 128.0;
     type Codes = [u8; 64];
     type Sixteen = [f32; 16];
     type Sum = f32;
@@ -48,8 +49,8 @@ unsafe impl Integers for Scalar {
         codes.map(|code| code ^ 0x80)
     }
 
-    fn lookup(self, table: &[u8; 16], codes: [u8; 64]) -> [u8; 64] {
-        codes.map(|code| table[usize::from(code & 15)])
+    fn lookup(self, table: &[i8; 16], codes: [u8; 64]) -> [u8; 64] {
+        self.flip(codes.map(|code| table[usize::from(code & 15)].cast_unsigned()))
     }
 
     fn splat(self, x: f32) -> [f32; 16] {
@@ -58,10 +59,6 @@ unsafe impl Integers for Scalar {
 
     fn load(self, x: &[f32; 16]) -> [f32; 16] {
         *x
-    }
-
-    fn store(self, x: [f32; 16], out: &mut [f32; 16]) {
-        *out = x;
     }
 
     fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
@@ -123,25 +120,28 @@ unsafe impl Integers for Scalar {
         sum
     }
 
-    unsafe fn columns<const FAST: bool, const R: usize>(
+    unsafe fn eight<const FAST: bool, const R: usize>(
         self,
         weights: *const i8,
         stride: usize,
         x: [&Activations; R],
-        run: usize,
-    ) -> [[[f32; 16]; 4]; R] {
-        x.map(|x| {
-            let mut sums = [[0_i32; 16]; 4];
-            for input in 0..32 {
-                let x = x.at(32 * run + input);
-                for (column, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+        first: usize,
+        sums: [&mut [i32; 64]; R],
+    ) {
+        for (x, sums) in x.into_iter().zip(sums) {
+            for input in 0..8 {
+                let x = x.at(first + input);
+                for (column, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller's.
                     let weight = unsafe { *weights.add(input * stride + column) };
                     *sum += (i32::from(weight) + 128) * x;
                 }
             }
-            sums.map(|sums| sums.map(|sum| sum as f32))
-        })
+        }
+    }
+
+    fn in_order(self, sums: &[i32; 64]) -> [i32; 64] {
+        *sums
     }
 
     fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS] {

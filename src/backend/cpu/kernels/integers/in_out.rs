@@ -1,0 +1,171 @@
+//! Products with matrices of int8 stored `[inputs, outputs]`, with a scale for each output and row group: xAI's checkpoint.
+//!
+//! Runs of columns are read in the order of memory, 32 inputs at a time, which share a scale of the activations; what they add to
+//! the sums of a row group, which stay in the first-level cache, is exact but for one rounding.
+
+use std::ops::Range;
+
+use super::IntegerRows;
+use crate::backend::cpu::kernels::Out;
+use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
+
+/// Columns that a part of a region may have.
+pub(crate) const MAX_COLUMNS: usize = 4096;
+
+/// Inputs whose products are summed as integers: they share a scale.
+const RUN: usize = 32;
+/// Inputs taken at a time, and as many asked for: more would lie in lines that caches cannot hold at once, a power of two apart.
+const STEP: usize = 8;
+/// Columns taken at a time.
+const COLUMNS: usize = 64;
+
+/// Sums of columns, in whole lines of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Aligned<T>([T; COLUMNS]);
+
+/// `out[r, columns] = sum over row groups of scale · (x[r, group] · weights[group, columns])`.
+pub(crate) struct InOut<'a> {
+    x: IntegerRows<'a>,
+    weights: &'a [u8], // int8 [inputs, outputs]
+    inputs: usize,
+    outputs: usize,
+    /// Inputs of a row group.
+    group: usize,
+    scales: &'a [u8], // bf16 [groups, outputs]
+    columns: Range<usize>,
+    out: Out<'a>,
+    fast: bool,
+}
+
+impl<'a> InOut<'a> {
+    /// Whether row groups of so many inputs begin where the activations' scales change.
+    pub(crate) fn can(inputs: usize, group: usize) -> bool {
+        group >= inputs || group.is_multiple_of(RUN)
+    }
+
+    /// # Safety
+    /// Nobody else may use `columns` of the written rows of `out` while this runs.
+    pub(crate) unsafe fn new(
+        x: IntegerRows<'a>,
+        weights: &'a [u8],
+        [inputs, outputs]: [usize; 2],
+        (group, scales): (usize, &'a [u8]),
+        columns: Range<usize>,
+        out: Out<'a>,
+        fast: bool,
+    ) -> Self {
+        assert!(Self::can(inputs, group) && super::super::holds(weights, &[inputs, outputs]));
+        assert!(super::super::holds(scales, &[inputs.div_ceil(group), outputs, 2]));
+        assert!(columns.end <= outputs && columns.len() <= MAX_COLUMNS && out.has(&columns));
+        Self { x, weights, inputs, outputs, group, scales, columns, out, fast }
+    }
+
+    /// `R` rows through all columns.
+    #[inline(always)]
+    fn rows<S: Integers, const FAST: bool, const R: usize>(&self, s: S, row: usize) {
+        let x: [_; R] = std::array::from_fn(|r| self.x.row(row + r, self.inputs.div_ceil(INPUTS)));
+        let mut sums = [[Aligned([0.0_f32; COLUMNS]); MAX_COLUMNS / COLUMNS]; R]; // [R, columns]
+        let mut integers = [[Aligned([0_i32; COLUMNS]); MAX_COLUMNS / COLUMNS]; R]; // [R, columns]
+        let width = self.columns.len().div_ceil(COLUMNS);
+        for (number, group) in (0..self.inputs).step_by(self.group).enumerate() {
+            sums.iter_mut().for_each(|sums| sums[..width].fill(Aligned([0.0; COLUMNS])));
+            let end = self.inputs.min(group + self.group);
+            for run in (group..end).step_by(RUN) {
+                let x = x.map(|x| &x[run / INPUTS]);
+                for first in (run..end.min(run + RUN)).step_by(STEP) {
+                    self.advance::<S, FAST, R>(s, x, first, &mut integers);
+                }
+                for r in 0..R {
+                    let place = run % INPUTS / 16;
+                    let scale = x[r].scales[place];
+                    let offset = -S::BIAS * (x[r].sums[place] + x[r].sums[place + 1]);
+                    for (sums, integers) in sums[r].iter_mut().zip(&mut integers[r]).take(width) {
+                        let ordered = s.in_order(&integers.0);
+                        for (sum, integer) in sums.0.iter_mut().zip(ordered) {
+                            *sum += integer as f32 * scale + offset;
+                        }
+                        integers.0.fill(0);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                self.end(number, row + r, sums);
+            }
+        }
+    }
+
+    /// Adds the products of eight inputs from `first` on to the sums of all columns.
+    #[inline(always)]
+    fn advance<S: Integers, const FAST: bool, const R: usize>(
+        &self,
+        s: S,
+        x: [&Activations; R],
+        first: usize,
+        sums: &mut [[Aligned<i32>; MAX_COLUMNS / COLUMNS]; R],
+    ) {
+        let start = first * self.outputs + self.columns.start;
+        let mut column = 0;
+        if first + STEP <= self.inputs {
+            while column + COLUMNS <= self.columns.len() {
+                // SAFETY: `new` checked that the weights hold [inputs, outputs], of which here are eight inputs and 64 columns.
+                unsafe {
+                    let weights = self.weights.as_ptr().add(start + column);
+                    for input in STEP..2 * STEP {
+                        s.prefetch(weights.wrapping_add(input * self.outputs));
+                    }
+                    let sums = sums.each_mut().map(|sums| &mut sums[column / COLUMNS].0);
+                    s.eight::<FAST, R>(weights.cast(), self.outputs, x, first % INPUTS, sums);
+                }
+                column += COLUMNS;
+            }
+        }
+        while column < self.columns.len() {
+            // Zeros where there are no more inputs or columns.
+            let mut rest = [[0_u8; COLUMNS]; STEP];
+            let columns = COLUMNS.min(self.columns.len() - column);
+            for (input, rest) in rest.iter_mut().enumerate().take(self.inputs - first) {
+                let weights = &self.weights[start + column + input * self.outputs..][..columns];
+                rest[..columns].copy_from_slice(weights);
+            }
+            let sums = sums.each_mut().map(|sums| &mut sums[column / COLUMNS].0);
+            // SAFETY: these are eight inputs and 64 columns.
+            unsafe { s.eight::<FAST, R>(rest.as_ptr().cast(), COLUMNS, x, first % INPUTS, sums) };
+            column += COLUMNS;
+        }
+    }
+
+    /// Adds the scaled sums of a row group to what was before.
+    #[inline(always)]
+    fn end(&self, group: usize, row: usize, sums: &[Aligned<f32>]) {
+        let (start, count) = (self.columns.start, self.columns.len());
+        let scales = self.scales[(group * self.outputs + start) * 2..][..2 * count].as_chunks::<2>().0;
+        let out = self.out.start(row, start, count);
+        // SAFETY: `start` checked the places; the caller of `new` promised exclusive use.
+        let out = unsafe { std::slice::from_raw_parts_mut(out, count) };
+        for ((out, &[low, high]), sum) in out.iter_mut().zip(scales).zip(sums.iter().flat_map(|sums| &sums.0))
+        {
+            let scaled = f32::from_le_bytes([0, 0, low, high]) * sum;
+            *out = if group == 0 { scaled } else { *out + scaled };
+        }
+    }
+
+    #[inline(always)]
+    fn all<S: Integers, const FAST: bool>(&self, s: S) {
+        let mut row = 0;
+        while row + 2 <= self.x.len() {
+            self.rows::<S, FAST, 2>(s, row);
+            row += 2;
+        }
+        if row < self.x.len() {
+            self.rows::<S, FAST, 1>(s, row);
+        }
+    }
+}
+
+impl IntegerJob for InOut<'_> {
+    #[inline(always)]
+    fn run<S: Integers>(self, s: S) {
+        if self.fast { self.all::<S, true>(s) } else { self.all::<S, false>(s) }
+    }
+}

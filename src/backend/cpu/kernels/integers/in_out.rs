@@ -166,6 +166,6 @@ impl<'a> InOut<'a> {
 impl IntegerJob for InOut<'_> {
     #[inline(always)]
     fn run<S: Integers>(self, s: S) {
-        if self.fast { self.all::<S, true>(s) } else { self.all::<S, false>(s) }
+        if S::FASTER && self.fast { self.all::<S, true>(s) } else { self.all::<S, false>(s) }
     }
 }

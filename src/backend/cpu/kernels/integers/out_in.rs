@@ -45,41 +45,43 @@ impl<'a, F: Format> OutIn<'a, F> {
 
     /// `R` rows times outputs `columns`, in registers.
     #[inline(always)]
-    fn tile<S: Integers, const FAST: bool, const R: usize, const C: usize>(
+    fn tile<S: Integers, const FAST: bool, const R: usize>(
         &self,
         s: S,
         row: usize,
-        columns: [usize; C],
+        columns: [usize; STREAMS],
     ) {
         let blocks = self.inputs.div_ceil(INPUTS);
         let x: [_; R] = std::array::from_fn(|r| self.x.row(row + r, blocks));
         let stride = self.inputs / F::BLOCK * Self::BLOCK_BYTES;
         // SAFETY: `new` checked that the weights hold all columns.
         let weights = columns.map(|column| unsafe { self.weights.as_ptr().add(column * stride) });
-        let mut sums = [[s.zero(); C]; R]; // [R, C]
-        for block in 0..self.inputs / INPUTS {
-            // SAFETY: an output has as many whole blocks.
-            let bytes = weights.map(|weights| unsafe { &*weights.add(block * Self::BYTES).cast() });
-            for start in bytes {
-                let start = std::ptr::from_ref::<F::Bytes>(start).cast::<u8>();
-                for line in (0..Self::BYTES).step_by(64) {
-                    s.prefetch(start.wrapping_add(AHEAD + line));
-                }
-            }
-            Self::advance::<S, FAST, R, C>(s, x.map(|x| &x[block]), bytes, &mut sums);
-        }
-        let whole = self.inputs / INPUTS * Self::BYTES;
-        if whole < stride {
+        let whole = self.inputs / INPUTS;
+        let mut padded = [F::ZERO; STREAMS];
+        if whole < blocks {
             // What is missing has scales of zero.
-            let mut padded = [F::ZERO; C];
             for (padded, column) in padded.iter_mut().zip(columns) {
-                let rest = &self.weights[column * stride + whole..(column + 1) * stride];
+                let rest = &self.weights[column * stride + whole * Self::BYTES..(column + 1) * stride];
                 padded.as_mut()[..rest.len()].copy_from_slice(rest);
             }
-            Self::advance::<S, FAST, R, C>(s, x.map(|x| &x[blocks - 1]), padded.each_ref(), &mut sums);
+        }
+        let mut sums = [[s.zero(); STREAMS]; R]; // [R, STREAMS]
+        for block in 0..blocks {
+            let mut bytes = padded.each_ref();
+            if block < whole {
+                for (bytes, weights) in bytes.iter_mut().zip(weights) {
+                    let start = weights.wrapping_add(block * Self::BYTES);
+                    // SAFETY: an output has as many whole blocks.
+                    *bytes = unsafe { &*start.cast() };
+                    for line in (0..Self::BYTES).step_by(64) {
+                        s.prefetch(start.wrapping_add(AHEAD + line));
+                    }
+                }
+            }
+            Self::advance::<S, FAST, R>(s, x, block, bytes, &mut sums);
         }
         for r in 0..R {
-            for c in 0..C {
+            for c in 0..STREAMS {
                 let out = self.out.start(row + r, columns[c], 1);
                 // SAFETY: `start` checked the place; the caller of `new` promised exclusive use.
                 unsafe { *out = s.total(sums[r][c]) };
@@ -89,67 +91,71 @@ impl<'a, F: Format> OutIn<'a, F> {
 
     /// Adds the products of 256 inputs.
     #[inline(always)]
-    fn advance<S: Integers, const FAST: bool, const R: usize, const C: usize>(
+    fn advance<S: Integers, const FAST: bool, const R: usize>(
         s: S,
-        x: [&Activations; R],
-        bytes: [&F::Bytes; C],
-        sums: &mut [[S::Sum; C]; R],
+        x: [&[Activations]; R],
+        block: usize,
+        bytes: [&F::Bytes; STREAMS],
+        sums: &mut [[S::Sum; STREAMS]; R],
     ) {
         let blocks = bytes.map(F::open);
-        let mut scales = [[s.splat(0.0); C]; R];
-        for c in 0..C {
+        let mut scales = [[s.splat(0.0); STREAMS]; R];
+        for c in 0..STREAMS {
             let [own, offsets] = F::scales(s, &blocks[c]);
             for r in 0..R {
-                scales[r][c] = s.mul(own, s.load(&x[r].scales));
-                sums[r][c] = s.subtract(sums[r][c], offsets, x[r]);
+                let x = &x[r][block];
+                scales[r][c] = s.mul(own, s.load(&x.scales));
+                sums[r][c] = s.subtract(sums[r][c], offsets, x);
             }
         }
         // One by one, so that shifts and places are constants.
-        Self::quarter::<S, FAST, R, C, 0>(s, &blocks, x, &scales, sums);
-        Self::quarter::<S, FAST, R, C, 1>(s, &blocks, x, &scales, sums);
-        Self::quarter::<S, FAST, R, C, 2>(s, &blocks, x, &scales, sums);
-        Self::quarter::<S, FAST, R, C, 3>(s, &blocks, x, &scales, sums);
+        Self::quarter::<S, FAST, R, 0>(s, &blocks, x, block, &scales, sums);
+        Self::quarter::<S, FAST, R, 1>(s, &blocks, x, block, &scales, sums);
+        Self::quarter::<S, FAST, R, 2>(s, &blocks, x, block, &scales, sums);
+        Self::quarter::<S, FAST, R, 3>(s, &blocks, x, block, &scales, sums);
     }
 
     /// Adds the products of 64 inputs.
     #[inline(always)]
-    fn quarter<S: Integers, const FAST: bool, const R: usize, const C: usize, const QUARTER: usize>(
+    fn quarter<S: Integers, const FAST: bool, const R: usize, const QUARTER: usize>(
         s: S,
-        blocks: &[F::Block<'_>; C],
-        x: [&Activations; R],
-        scales: &[[S::Sixteen; C]; R],
-        sums: &mut [[S::Sum; C]; R],
+        blocks: &[F::Block<'_>; STREAMS],
+        x: [&[Activations]; R],
+        block: usize,
+        scales: &[[S::Sixteen; STREAMS]; R],
+        sums: &mut [[S::Sum; STREAMS]; R],
     ) {
-        for c in 0..C {
+        for c in 0..STREAMS {
             let codes = F::codes(s, &blocks[c], QUARTER);
             for r in 0..R {
-                sums[r][c] = s.add::<FAST>(sums[r][c], codes, x[r], QUARTER, scales[r][c]);
+                sums[r][c] = s.add::<FAST>(sums[r][c], codes, &x[r][block], QUARTER, scales[r][c]);
             }
         }
     }
 
     /// All rows times outputs `columns`: their weights stay in the cache.
     #[inline(always)]
-    fn rows<S: Integers, const FAST: bool, const C: usize>(&self, s: S, columns: [usize; C]) {
+    fn rows<S: Integers, const FAST: bool>(&self, s: S, columns: [usize; STREAMS]) {
         let mut row = 0;
         while row + 2 <= self.x.len() {
-            self.tile::<S, FAST, 2, C>(s, row, columns);
+            self.tile::<S, FAST, 2>(s, row, columns);
             row += 2;
         }
         if row < self.x.len() {
-            self.tile::<S, FAST, 1, C>(s, row, columns);
+            self.tile::<S, FAST, 1>(s, row, columns);
         }
     }
 
     #[inline(always)]
     fn all<S: Integers, const FAST: bool>(&self, s: S) {
-        // Each stream goes through rows that lie one after the other.
-        let run = self.columns.len() / STREAMS;
-        for first in self.columns.start..self.columns.start + run {
-            self.rows::<S, FAST, STREAMS>(s, std::array::from_fn(|c| first + c * run));
-        }
-        for column in self.columns.start + STREAMS * run..self.columns.end {
-            self.rows::<S, FAST, 1>(s, [column]);
+        // Each stream goes through rows that lie one after the other. The last ones may end on a row that another ends on, too.
+        let run = self.columns.len().div_ceil(STREAMS);
+        for first in 0..run {
+            let mut columns = [0; STREAMS];
+            for (c, column) in columns.iter_mut().enumerate() {
+                *column = (self.columns.start + first + c * run).min(self.columns.end - 1);
+            }
+            self.rows::<S, FAST>(s, columns);
         }
     }
 }
@@ -157,6 +163,6 @@ impl<'a, F: Format> OutIn<'a, F> {
 impl<F: Format> IntegerJob for OutIn<'_, F> {
     #[inline(always)]
     fn run<S: Integers>(self, s: S) {
-        if self.fast { self.all::<S, true>(s) } else { self.all::<S, false>(s) }
+        if S::FASTER && self.fast { self.all::<S, true>(s) } else { self.all::<S, false>(s) }
     }
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::{PAIR, PIECE, SIDE, STEP, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
-use crate::backend::cpu::simd::amx::Tiles;
 use crate::backend::cpu::simd::INPUTS;
+use crate::backend::cpu::simd::amx::Tiles;
 use crate::quant::Factors;
 use crate::tensor::DType;
 

@@ -68,6 +68,7 @@ fn select(_: Avx2, bits: u32, value: u8) -> __m256i {
 // SAFETY: see the other `impl`: values prove AVX2, FMA and F16C, and nothing else is needed.
 unsafe impl Integers for Avx2 {
     const BIAS: f32 = 128.0;
+    const FASTER: bool = false;
     type Codes = [__m256i; 2];
     type Sixteen = [__m256; 2];
     type Sum = __m256;

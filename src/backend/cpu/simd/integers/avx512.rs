@@ -49,6 +49,7 @@ static SPREAD: [[u32; 16]; 4] = {
 // nothing but the features that are proved.
 unsafe impl Integers for Vnni {
     const BIAS: f32 = 128.0;
+    const FASTER: bool = true;
     type Codes = __m512i;
     type Sixteen = __m512;
     type Sum = __m512;

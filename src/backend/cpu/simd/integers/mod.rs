@@ -45,6 +45,8 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     /// What codes of numbers in two's complement are more than those: 128 where products take unsigned bytes, 0 where they take signed
     /// ones. Other codes are below 128.
     const BIAS: f32;
+    /// Whether `FAST` is.
+    const FASTER: bool;
     /// 64 codes.
     type Codes: Copy;
     /// 16 f32: a number for each 16 of 256 inputs.

@@ -79,6 +79,7 @@ impl Dot {
 // nothing but the features that are proved.
 unsafe impl Integers for Dot {
     const BIAS: f32 = 0.0;
+    const FASTER: bool = true;
     type Codes = [uint8x16_t; 4];
     type Sixteen = [float32x4_t; 4];
     type Sum = float32x4_t;

@@ -14,6 +14,7 @@ impl Activations {
 // SAFETY: needs no special instructions.
 unsafe impl Integers for Scalar {
     const BIAS: f32 = 128.0;
+    const FASTER: bool = false;
     type Codes = [u8; 64];
     type Sixteen = [f32; 16];
     type Sum = f32;

@@ -1,7 +1,7 @@
 //! How fast attention is by itself, at the shapes of one layer: `cargo run --release --example attention_bench -- [OPTION=VALUE]…`.
 //!
-//! Options: `threads=0`, `isa=amx`, `precision=standard`, `kv=bf16`, `heads=48/8`, `runs=9`. A line for each of some numbers of rows
-//! and positions: the best time, bytes of cache per second, and operations per second of what each row sees. The model's width is
+//! Options: `threads=0`, `isa=amx`, `precision=standard`, `kv=bf16`, `heads=48/8`, `runs=9`; `case=512@7680` instead of all. A line for
+//! each number of rows and first position: the best time, bytes of cache per second, and operations per second of what each row sees. The model's width is
 //! small, so that its projections hardly count.
 
 use std::sync::Arc;
@@ -25,13 +25,15 @@ struct Options {
     kv: KvType,
     heads: [usize; 2],
     runs: usize,
+    cases: Vec<[usize; 2]>,
 }
 
 impl Options {
     fn parse() -> Option<Self> {
         let isa = (*Cpu::instruction_sets().first()?).to_owned();
         let (precision, kv) = (Precision::Standard, KvType::BF16);
-        let mut options = Self { threads: 0, isa, precision, kv, heads: [48, 8], runs: 9 };
+        let mut options =
+            Self { threads: 0, isa, precision, kv, heads: [48, 8], runs: 9, cases: CASES.to_vec() };
         for argument in std::env::args().skip(1) {
             let (key, value) = argument.split_once('=')?;
             match (key, value) {
@@ -44,6 +46,10 @@ impl Options {
                 ("heads", _) => {
                     let (query, kv) = value.split_once('/')?;
                     options.heads = [query.parse().ok()?, kv.parse().ok()?];
+                }
+                ("case", _) => {
+                    let (rows, position) = value.split_once('@')?;
+                    options.cases = vec![[rows.parse().ok()?, position.parse().ok()?]];
                 }
                 ("runs", _) => options.runs = value.parse().ok()?,
                 _ => return None,
@@ -116,14 +122,14 @@ impl Bench {
 fn main() -> Result<()> {
     let Some(options) = Options::parse() else {
         eprintln!(
-            "usage: attention_bench [threads=N] [isa=NAME] [precision=exact] [kv=f32] [heads=48/8] [runs=N]"
+            "usage: attention_bench [threads=N] [isa=NAME] [precision=exact] [kv=f32] [heads=48/8] [runs=N] [case=ROWS@POSITION]"
         );
         std::process::exit(2);
     };
-    let positions = CASES.map(|[rows, position]| rows + position).into_iter().max().unwrap_or_default();
+    let positions = options.cases.iter().map(|[rows, position]| rows + position).max().unwrap_or_default();
     let mut bench = Bench::new(&options, positions)?;
     println!("{}", bench.cpu.name());
-    for [rows, position] in CASES {
+    for &[rows, position] in &options.cases {
         let mut best = f64::INFINITY;
         for _ in 0..options.runs {
             best = best.min(bench.run(rows, position)?);

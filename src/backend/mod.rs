@@ -33,7 +33,8 @@ pub enum Precision {
     /// f32 throughout.
     Exact,
     /// Activations are rounded once to bf16 before each product with the weights of attention, experts and head, and queries before
-    /// the product with keys. Router, norms, soft caps, softmax and all sums are f32.
+    /// the product with keys. Router, norms, soft caps, softmax and all sums are f32; only where matrix tiles of AMX multiply values of
+    /// a bf16 cache, their weights are rounded to bf16 before they are summed.
     ///
     /// On the processor products of few rows with quantised weights see these as 16-bit integers with a power of two for each 32 as
     /// their scale: exactly what they are within 2^7 of the largest of the 32, otherwise off by up to 2^-16 of that. Processors with

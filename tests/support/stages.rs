@@ -104,6 +104,9 @@ pub(crate) const STANDARD: [Numbers; 2] =
 /// How far the best tenth of rows may be, which no such bit has reached.
 const UNTOUCHED: f64 = 2e-6;
 
+/// The same where matrix tiles round to bf16 what the definition does not: the weights of values, in attention.
+const TILED: f64 = 4e-3;
+
 /// Closer probabilities than this may be ordered by the rounding of a sum.
 const TIE: f32 = 1e-3;
 
@@ -434,9 +437,12 @@ pub(crate) fn conforms(
     let config = &checkpoint.config;
     let truth = traces(&Scalar::new(config.clone(), precision), checkpoint, kv, batches);
     for (backend, found) in backends {
+        let (untouched, tie) = match (precision, kv, backend.as_str()) {
+            (Precision::Standard, _, "amx") if is_in_blocks(checkpoint) => (ROUNDED, ROUNDED_TIE),
+            (Precision::Standard, KvType::BF16, "amx") => (TILED, TIE),
+            _ => (UNTOUCHED, TIE),
+        };
         let case = format!("{case}, {precision:?}, {}, {backend}", kv.name());
-        let rounded = backend == "amx" && precision == Precision::Standard && is_in_blocks(checkpoint);
-        let (untouched, tie) = if rounded { (ROUNDED, ROUNDED_TIE) } else { (UNTOUCHED, TIE) };
         for (stage, [best, worst]) in STAGES.iter().zip(distances(&case, config, tie, &found, &truth)) {
             assert!(best <= untouched, "{case}, {stage}: even the best rows are {best:.1e} off");
             assert!(worst <= bound, "{case}, {stage}: the worst row is {worst:.1e} off");

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::Attention;
-use self::kernels::elementwise::{GeluMul, RmsNorm, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then};
+use self::kernels::elementwise::{
+    GeluMul, RmsNorm, Rotate, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then,
+};
 use self::kernels::integers::Pack;
 use self::kernels::pages::{Page, first_page};
 #[cfg(target_arch = "x86_64")]
@@ -296,17 +298,6 @@ impl Cpu {
         self.isa.run(RmsNorm { x, scale, epsilon: self.config.norm_epsilon, out, then });
     }
 
-    /// Turns each head of a row; element `j` pairs with `j + head_dim / 2`.
-    fn rotate(&self, heads: &mut [f32], cos: &[f32], sin: &[f32]) {
-        let half = self.config.head_dim / 2;
-        for head in heads.chunks_exact_mut(2 * half) {
-            let (a, b) = head.split_at_mut(half);
-            for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
-        }
-    }
-
     /// Writes the keys and values of all rows to their pages.
     fn append(&self, index: usize, batch: &Batch<'_>, cache: &mut Cache, scratch: &Scratch) -> Result<()> {
         let (width, dim) = (self.config.kv_width(), self.config.head_dim);
@@ -528,11 +519,8 @@ impl Backend for Cpu {
             let query = unsafe { query.slice(row * query_width..(row + 1) * query_width) };
             // SAFETY: as above.
             let key = unsafe { key.slice(row * kv_width..(row + 1) * kv_width) };
-            self.rotate(query, cos, sin);
-            self.rotate(key, cos, sin);
-            if self.rounds() {
-                self.isa.run(RoundBf16(query));
-            }
+            self.isa.run(Rotate { heads: query, cos, sin, round: self.rounds() });
+            self.isa.run(Rotate { heads: key, cos, sin, round: false });
         })?;
         self.append(index, batch, cache, scratch)?;
 

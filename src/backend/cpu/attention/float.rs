@@ -1,6 +1,8 @@
 //! Attention in f32, for any vectors and any cache: each score is one chain of sums over the elements of a key, each value of a
 //! span one over its positions, for one query as for many. Uses `simd` and `kernels`.
 
+#![allow(clippy::needless_range_loop, reason = "index loops over registers read as the arithmetic they are")]
+
 use std::marker::PhantomData;
 
 use super::weigh::{Total, Weighing};
@@ -15,8 +17,8 @@ pub(super) const COLUMNS: usize = PAGE;
 /// A thread's buffers, grown once.
 #[derive(Default)]
 pub(super) struct Buffers {
-    keys: Vec<f32>,     // [head_dim, PAGE]
-    values: Vec<f32>,   // [PAGE, columns]
+    /// A page's keys, then its values in their place: both would not fit the first-level cache.
+    page: Vec<f32>, // [head_dim, PAGE] or [PAGE, columns]
     scores: Vec<f32>,   // [vectors, PAGE]
     totals: Vec<Total>, // [vectors]
 }
@@ -39,9 +41,8 @@ impl<E: Element> Job for Floats<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let (vectors, dim) = (self.weights.len(), self.dim);
         let columns = dim.next_multiple_of(COLUMNS);
-        let Buffers { keys, values, scores, totals } = self.buffers;
-        keys.resize(dim * PAGE, 0.0);
-        values.resize(PAGE * columns, 0.0);
+        let Buffers { page: converted, scores, totals } = self.buffers;
+        converted.resize(PAGE * columns, 0.0);
         scores.resize(vectors * PAGE, 0.0);
         totals.clear();
         totals.extend((0..vectors).map(|_| self.weighing.total()));
@@ -52,15 +53,15 @@ impl<E: Element> Job for Floats<'_, E> {
             let Kv { count, .. } = *page;
             // What will be read next is fetched while the processor multiplies.
             let next = self.span.pages.get(index + 1).copied().unwrap_or_default();
-            transpose::<S, E>(s, page.keys, dim, count, keys);
+            transpose::<S, E>(s, page.keys, dim, count, converted);
             let query = Left { data: self.query, stride: dim, rows: vectors };
-            product(s, query, dim, keys, PAGE, scores, false, next.keys);
+            product(s, query, dim, converted, PAGE, scores, false, next.keys);
             for (vector, total) in totals.iter_mut().enumerate() {
                 let scores = scores[vector * PAGE..][..PAGE].as_mut_ptr();
                 // SAFETY: a page of scores, one vector of them after the other.
                 let factor = unsafe {
                     let seen = self.span.seen(vector, index);
-                    let factor = self.weighing.page(s, scores, S::LANES, seen, total);
+                    let factor = self.weighing.page(s, scores, seen, total);
                     total.add(s, scores);
                     factor
                 };
@@ -68,9 +69,9 @@ impl<E: Element> Job for Floats<'_, E> {
                     self.out[vector * columns..][..columns].iter_mut().for_each(|x| *x *= factor);
                 }
             }
-            convert::<S, E>(s, page.values, dim, count, values);
+            convert::<S, E>(s, page.values, dim, count, converted);
             let weights = Left { data: scores, stride: PAGE, rows: vectors };
-            product(s, weights, count, values, columns, self.out, true, next.values);
+            product(s, weights, count, converted, columns, self.out, true, next.values);
         }
         for (to, total) in self.weights.iter_mut().zip(totals) {
             *to = [total.reference, total.sum(s)];
@@ -81,20 +82,19 @@ impl<E: Element> Job for Floats<'_, E> {
 /// Keys of a page as `[head_dim, PAGE]`. Columns behind `count` are anything.
 #[inline(always)]
 fn transpose<S: Simd, E: Element>(s: S, keys: &[u8], dim: usize, count: usize, out: &mut [f32]) {
-    /// A square of 32-bit words.
-    type Square = [u32; MAX_LANES * MAX_LANES];
+    // Squares of 32-bit words.
+    let mut square = [0_u32; MAX_LANES * MAX_LANES];
+    let mut padded = square;
     let (row, per_word) = (dim * E::SIZE, 4 / E::SIZE);
     let words = row / 4;
     assert!(row.is_multiple_of(4) && keys.len() >= PAGE * row && out.len() >= dim * PAGE);
     for position in (0..count).step_by(S::LANES) {
         for first in (0..words).step_by(S::LANES) {
             let own = S::LANES.min(words - first);
-            let mut square: Square = [0; MAX_LANES * MAX_LANES];
             // SAFETY: rows up to a multiple of LANES are within the page, words up to `own` within their row; the square holds
             // LANES rows of LANES; each word is one or two of the `dim` rows of `out`, which have LANES places from `position` on.
             unsafe {
                 let mut from = keys.as_ptr().add(position * row + first * 4);
-                let mut padded: Square = [0; MAX_LANES * MAX_LANES];
                 let mut stride = row;
                 if own < S::LANES {
                     for i in 0..S::LANES {

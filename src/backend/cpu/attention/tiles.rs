@@ -10,7 +10,8 @@ use super::weigh::{Total, Weighing};
 use super::{Kv, SPAN, Span};
 use crate::backend::PAGE;
 use crate::backend::cpu::kernels::each;
-use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, Sums, TILE, TILE_ROWS, Tiles};
+use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, Sums, TILE, TILE_ROWS, TileJob, Tiles};
+use crate::backend::cpu::simd::avx512::Avx512;
 use crate::backend::cpu::simd::{Job, Simd};
 
 /// Positions or elements of a key that a tile of a left operand holds.
@@ -28,18 +29,18 @@ const _: () = assert!(PAGE == COLUMNS);
 /// A thread's buffers, grown once.
 #[derive(Default)]
 pub(super) struct Buffers {
-    query: Vec<Tile>,   // [vectors / 16, head_dim / STEP]
-    keys: Vec<Tile>,    // [PAGE / 16, head_dim / STEP]
-    weights: Vec<Tile>, // [vectors / 16, SPAN_STEPS]
-    values: Vec<Tile>,  // [head_dim / 16, SPAN_STEPS]
-    totals: Vec<Total>, // [vectors]
-    zeros: Vec<u8>,     // [head_dim] of bf16
-    /// The one that is worked on.
-    block: Vec<Block<f32>>, // [1]
+    query: Vec<Tile>,        // [vectors / 16, head_dim / STEP]
+    keys: Vec<Tile>,         // [PAGE / 16, head_dim / STEP]
+    weights: Vec<Tile>,      // [vectors / 16, SPAN_STEPS]
+    values: Vec<Tile>,       // [head_dim / 16, SPAN_STEPS]
+    totals: Vec<Total>,      // [vectors]
+    zeros: Vec<u8>,          // [head_dim] of bf16
+    blocks: Vec<Block<f32>>, // [2]
 }
 
+/// Aligned so that it does not straddle pages: such tiles load slowly.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C, align(1024))]
 struct Tile([u8; TILE]);
 
 /// The same tiles as bytes.
@@ -79,54 +80,60 @@ impl Job for Queries<'_> {
 
 /// One span for all vectors of a block, whose [`Queries`] are in the buffers. Scores must have a bound.
 pub(super) struct Tiled<'a> {
-    pub(super) tiles: &'a Tiles,
     pub(super) span: &'a Span<'a>,
     pub(super) dim: usize,
     pub(super) weighing: Weighing,
+    /// Its bound.
+    pub(super) cap: f32,
     pub(super) buffers: &'a mut Buffers,
     /// Sums of weighted values, of which `head_dim` columns count.
     pub(super) out: &'a mut [f32], // [vectors, columns]
     pub(super) weights: &'a mut [[f32; 2]], // [vectors]: their reference, their sum
 }
 
-impl Job for Tiled<'_> {
+impl TileJob for Tiled<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        assert_eq!(S::LANES, 16);
+    fn run(self, tiles: &Tiles) {
+        let s = tiles.floats;
         let (dim, vectors) = (self.dim, self.weights.len());
         let (steps, rows, columns) = (dim.div_ceil(STEP), vectors.div_ceil(TILE_ROWS), dim.div_ceil(COLUMNS));
-        let Buffers { query, keys, weights, values, totals, zeros, block } = self.buffers;
+        let Buffers { query, keys, weights, values, totals, zeros, blocks } = self.buffers;
         keys.resize(PAGE / 16 * steps, Tile([0; TILE]));
         weights.resize(rows * SPAN_STEPS, Tile([0; TILE]));
         values.resize(columns * 4 * SPAN_STEPS, Tile([0; TILE]));
         totals.clear();
         totals.extend((0..vectors).map(|_| self.weighing.total()));
         zeros.resize(dim * 2, 0);
-        block.resize(1, Block([Sums([[0.0; 16]; TILE_ROWS]); 4]));
-        let block = &mut block[0];
+        blocks.resize(2, Block([Sums([[0.0; 16]; TILE_ROWS]); 4]));
         assert!(query.len() >= rows * steps && self.out.len() >= vectors * columns * COLUMNS);
 
         for (index, page) in self.span.pages.iter().enumerate() {
             let next = self.span.pages.get(index + 1).map_or(self.span.pages[0].values, |next| next.keys);
             pack_keys(s, page, dim, keys, next);
             let keys = Operand::packed(bytes(keys), steps);
-            for row in 0..rows {
+            let product = |row: usize, block: &mut Block<f32>| {
                 let query = Operand::packed(bytes(&query[row * steps..]), steps);
-                self.tiles.bf16(Shape::OneByFour, query, keys, steps, Begin::Zero, block);
+                tiles.bf16(Shape::OneByFour, query, keys, steps, Begin::Zero, block);
+            };
+            product(0, &mut blocks[0]);
+            for row in 0..rows {
+                // The next tiles multiply while the vectors work on these.
+                if row + 1 < rows {
+                    product(row + 1, &mut blocks[(row + 1) % 2]);
+                }
                 let weights = &mut weights[row * SPAN_STEPS + index * PAGE / STEP..][..PAGE / STEP];
                 let first = row * TILE_ROWS;
                 for (i, total) in totals[first..].iter_mut().take(TILE_ROWS).enumerate() {
-                    let scores = (&raw mut *block).cast::<f32>().wrapping_add(i * 16);
+                    let seen = self.span.seen(first + i, index);
+                    let scores = (&raw const blocks[row % 2]).cast::<f32>().wrapping_add(i * 16);
+                    let to = weights.as_mut_ptr().cast::<u8>().wrapping_add(i * 64);
                     // SAFETY: the block's row `i`; the two tiles have one, too.
-                    unsafe {
-                        self.weighing.page(s, scores, 256, self.span.seen(first + i, index), total);
-                        narrow(scores, weights.as_mut_ptr().cast::<u8>().add(i * 64), total);
-                    }
+                    unsafe { weigh(s, &self.weighing, self.cap, scores, seen, to, total) };
                 }
             }
         }
         for (index, page) in self.span.pages.iter().enumerate() {
-            let next = self.span.pages.get(index + 1).map_or(&[][..], |next| next.values);
+            let next = self.span.pages.get(index + 1).map_or(page.values, |next| next.values);
             pack_values(s, page, dim, zeros, &mut values[index * PAGE / STEP..], next);
         }
         let last = self.span.pages.len() - 1;
@@ -136,12 +143,12 @@ impl Job for Tiled<'_> {
             let values = Operand { tile: SPAN_STEPS * TILE, ..Operand::packed(bytes(values), steps) };
             for row in 0..rows {
                 let weights = Operand::packed(bytes(&weights[row * SPAN_STEPS..]), steps);
-                self.tiles.bf16(Shape::OneByFour, weights, values, steps, Begin::Zero, block);
-                let first = row * TILE_ROWS;
-                for i in 0..TILE_ROWS.min(vectors - first) {
-                    let out = &mut self.out[((first + i) * columns + column) * COLUMNS..][..COLUMNS];
-                    for (out, sums) in out.chunks_exact_mut(16).zip(&block.0) {
-                        out.copy_from_slice(&sums.0[i]);
+                let block = &mut blocks[0];
+                tiles.bf16(Shape::OneByFour, weights, values, steps, Begin::Zero, block);
+                for (number, sums) in block.0.iter().enumerate() {
+                    let place = column * COLUMNS + number * 16;
+                    for (vector, sums) in (row * TILE_ROWS..vectors).zip(&sums.0) {
+                        self.out[vector * columns * COLUMNS + place..][..16].copy_from_slice(sums);
                     }
                 }
             }
@@ -152,20 +159,41 @@ impl Job for Tiled<'_> {
     }
 }
 
-/// Rounds the weights of a row of a block to bf16, and adds what they became to the total.
+/// Turns the scores of a row of a block into weights of bf16, zeros from position `seen` on, and adds them to the total.
 ///
 /// # Safety
-/// The processor must have AVX-512 with bf16. The row must be readable at `from`, that of two tiles writable at `to`.
+/// The processor must have AVX-512 with bf16. The row must be readable at `scores`, that of two tiles writable at `to`.
 #[inline(always)]
-unsafe fn narrow(from: *const f32, to: *mut u8, total: &mut Total) {
+unsafe fn weigh(
+    s: Avx512,
+    weighing: &Weighing,
+    cap: f32,
+    scores: *const f32,
+    seen: usize,
+    to: *mut u8,
+    total: &mut Total,
+) {
     // SAFETY: the caller's; a vector of sums fits.
     unsafe {
+        let mut weights = [_mm512_setzero_ps(); PAGE / 16];
+        let mut masks = [0xffff; PAGE / 16];
+        if seen < PAGE {
+            masks = std::array::from_fn(|i| (((1_u64 << seen) - 1) >> (16 * i)) as u16);
+        }
+        let mut farthest = _mm512_setzero_ps();
+        for i in 0..PAGE / 16 {
+            // What is not seen may be anything.
+            weights[i] = _mm512_maskz_loadu_ps(masks[i], scores.add(i * 256));
+            farthest = weighing.farther(s, weights[i], farthest);
+        }
+        let near = weighing.near(s, cap, farthest);
+        for i in 0..PAGE / 16 {
+            weights[i] = _mm512_maskz_mov_ps(masks[i], weighing.weight(s, cap, near, weights[i]));
+        }
         let ones = transmute::<__m512i, __m512bh>(_mm512_set1_epi16(0x3f80));
         let mut sums = _mm512_loadu_ps(total.sums.as_ptr());
         for i in 0..PAGE / STEP {
-            let low = _mm512_loadu_ps(from.add(2 * i * 256));
-            let high = _mm512_loadu_ps(from.add((2 * i + 1) * 256));
-            let weights = _mm512_cvtne2ps_pbh(high, low);
+            let weights = _mm512_cvtne2ps_pbh(weights[2 * i + 1], weights[2 * i]);
             sums = _mm512_dpbf16_ps(sums, weights, ones);
             to.add(i * TILE).cast::<__m512bh>().write_unaligned(weights);
         }
@@ -176,7 +204,7 @@ unsafe fn narrow(from: *const f32, to: *mut u8, total: &mut Total) {
 /// Makes keys a right operand, `[PAGE / 16, steps]` tiles: pairs of elements down the rows, positions across. Positions behind
 /// `count` are anything.
 #[inline(always)]
-fn pack_keys<S: Simd>(s: S, page: &Kv<'_>, dim: usize, out: &mut [Tile], ahead: &[u8]) {
+fn pack_keys(s: Avx512, page: &Kv<'_>, dim: usize, out: &mut [Tile], ahead: &[u8]) {
     let steps = dim.div_ceil(STEP);
     assert!(page.keys.len() >= PAGE * dim * 2 && out.len() >= PAGE / 16 * steps);
     for (tile, out) in out.iter_mut().enumerate().take(page.count.div_ceil(16) * steps) {
@@ -223,14 +251,28 @@ fn pack_values<S: Simd>(s: S, page: &Kv<'_>, dim: usize, zeros: &[u8], out: &mut
             let to = out.as_mut_ptr().add(position / STEP).cast::<u8>().add(position % STEP / 2 * 64);
             for tile in 0..whole {
                 s.prefetch(ahead.wrapping_add(tile * 64));
-                s.zip(even.add(tile * 32), odd.add(tile * 32), to.add(tile * SPAN_STEPS * TILE));
+                interleave(even.add(tile * 32), odd.add(tile * 32), to.add(tile * SPAN_STEPS * TILE));
             }
             if whole < tiles {
                 let mut padded = [[0_u8; 32]; 2];
                 even.add(whole * 32).copy_to_nonoverlapping(padded[0].as_mut_ptr(), row - whole * 32);
                 odd.add(whole * 32).copy_to_nonoverlapping(padded[1].as_mut_ptr(), row - whole * 32);
-                s.zip(padded[0].as_ptr(), padded[1].as_ptr(), to.add(whole * SPAN_STEPS * TILE));
+                interleave(padded[0].as_ptr(), padded[1].as_ptr(), to.add(whole * SPAN_STEPS * TILE));
             }
         }
+    }
+}
+
+/// Sixteen pairs of 16-bit numbers: the first of `even` and the first of `odd`, and so on.
+///
+/// # Safety
+/// The processor must have AVX-512. 32 bytes must be readable at each, 64 writable at `to`.
+#[inline(always)]
+unsafe fn interleave(even: *const u8, odd: *const u8, to: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        let even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even.cast()));
+        let odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd.cast()));
+        _mm512_storeu_si512(to.cast(), _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)));
     }
 }

@@ -53,66 +53,74 @@ impl Weighing {
     /// weights have to be multiplied by.
     ///
     /// # Safety
-    /// `PAGE` scores must be writable at `scores`, vector by vector, those `stride` numbers apart.
+    /// `PAGE` scores must be writable at `scores`.
     #[inline(always)]
-    pub(super) unsafe fn page<S: Simd>(
-        &self,
-        s: S,
-        scores: *mut f32,
-        stride: usize,
-        seen: usize,
-        total: &mut Total,
-    ) -> f32 {
+    pub(super) unsafe fn page<S: Simd>(&self, s: S, scores: *mut f32, seen: usize, total: &mut Total) -> f32 {
         // SAFETY: the caller's.
         unsafe {
             // Whatever lies there must not count.
-            clear::<S>(scores, stride, seen);
+            clear(scores, seen);
             if seen == 0 {
                 return 1.0;
             }
             let factor = match self.bound() {
                 Some(cap) => {
-                    self.bounded(s, cap, scores, stride);
+                    self.bounded(s, cap, scores);
                     1.0
                 }
-                None => self.unbounded(s, scores, stride, seen, total),
+                None => self.unbounded(s, scores, seen, total),
             };
-            clear::<S>(scores, stride, seen);
+            clear(scores, seen);
             factor
         }
     }
 
-    /// `exp(cap * tanh(score * scale / cap))`.
+    /// The weights of a page's scores, which [`bound`](Self::bound) has a cap for.
     ///
     /// # Safety
     /// As [`page`](Self::page).
     #[inline(always)]
-    unsafe fn bounded<S: Simd>(&self, s: S, cap: f32, scores: *mut f32, stride: usize) {
-        let slope = self.scale / cap;
-        let octaves = cap * std::f32::consts::LOG2_E;
+    unsafe fn bounded<S: Simd>(&self, s: S, cap: f32, scores: *mut f32) {
         // SAFETY: the caller's.
         unsafe {
             let mut farthest = s.splat(0.0);
-            for i in 0..PAGE / S::LANES {
-                let x = s.load_f32(scores.add(i * stride).cast());
-                farthest = s.max(farthest, s.mul(x, x));
+            for i in (0..PAGE).step_by(S::LANES) {
+                farthest = self.farther(s, s.load_f32(scores.add(i).cast()), farthest);
             }
-            // Usually all scores are well within the cap. A page of one vector is looked at as a whole: what its weights are does
-            // not depend on other vectors.
-            let near = !s.any_above(farthest, 1.0 / (slope * slope));
-            for i in 0..PAGE / S::LANES {
-                let p = scores.add(i * stride).cast();
-                let x = s.load_f32(p);
-                let y = s.mul(x, s.splat(slope));
-                let exponent = if near {
-                    let ratio = polynomial(s, s.mul(y, y), &TANH);
-                    s.mul(s.mul(x, s.splat(slope * octaves)), ratio)
-                } else {
-                    s.mul(tanh(s, y), s.splat(octaves))
-                };
-                s.store_f32(p, exp2(s, exponent));
+            let near = self.near(s, cap, farthest);
+            for i in (0..PAGE).step_by(S::LANES) {
+                let p = scores.add(i).cast();
+                s.store_f32(p, self.weight(s, cap, near, s.load_f32(p)));
             }
         }
+    }
+
+    /// The larger of `farthest` and the square of a score.
+    #[inline(always)]
+    pub(super) fn farther<S: Simd>(&self, s: S, score: S::F32, farthest: S::F32) -> S::F32 {
+        s.max(farthest, s.mul(score, score))
+    }
+
+    /// Whether scores up to this square are well within the cap, as they usually are. A page of one vector is looked at as a whole:
+    /// what its weights are does not depend on other vectors.
+    #[inline(always)]
+    pub(super) fn near<S: Simd>(&self, s: S, cap: f32, farthest: S::F32) -> bool {
+        let slope = self.scale / cap;
+        !s.any_above(farthest, 1.0 / (slope * slope))
+    }
+
+    /// `exp(cap * tanh(score * scale / cap))`.
+    #[inline(always)]
+    pub(super) fn weight<S: Simd>(&self, s: S, cap: f32, near: bool, score: S::F32) -> S::F32 {
+        let slope = self.scale / cap;
+        let octaves = cap * std::f32::consts::LOG2_E;
+        let y = s.mul(score, s.splat(slope));
+        let exponent = if near {
+            s.mul(s.mul(score, s.splat(slope * octaves)), polynomial(s, s.mul(y, y), &TANH))
+        } else {
+            s.mul(tanh(s, y), s.splat(octaves))
+        };
+        exp2(s, exponent)
     }
 
     /// The same, or without a cap, relative to the largest score so far.
@@ -120,38 +128,25 @@ impl Weighing {
     /// # Safety
     /// As [`page`](Self::page).
     #[inline(always)]
-    unsafe fn unbounded<S: Simd>(
-        &self,
-        s: S,
-        scores: *mut f32,
-        stride: usize,
-        seen: usize,
-        total: &mut Total,
-    ) -> f32 {
+    unsafe fn unbounded<S: Simd>(&self, s: S, scores: *mut f32, seen: usize, total: &mut Total) -> f32 {
         let mut largest = total.reference;
         // SAFETY: the caller's; `seen` is at most a page.
         unsafe {
-            for i in 0..PAGE / S::LANES {
-                let p = scores.add(i * stride).cast();
+            for i in (0..PAGE).step_by(S::LANES) {
+                let p = scores.add(i).cast();
                 let x = s.mul(s.load_f32(p), s.splat(self.scale));
                 let x = match self.cap {
                     Some(cap) => s.mul(tanh(s, s.mul(x, s.splat(1.0 / cap))), s.splat(cap)),
                     None => x,
                 };
                 s.store_f32(p, x);
-                let own = (seen.saturating_sub(i * S::LANES)).min(S::LANES);
-                if own == S::LANES {
-                    let x = s.largest(x);
-                    largest = if x > largest { x } else { largest };
-                } else {
-                    for lane in 0..own {
-                        let x = *scores.add(i * stride + lane);
-                        largest = if x > largest { x } else { largest };
-                    }
-                }
             }
-            for i in 0..PAGE / S::LANES {
-                let p = scores.add(i * stride).cast();
+            for i in 0..seen {
+                let x = *scores.add(i);
+                largest = if x > largest { x } else { largest };
+            }
+            for i in (0..PAGE).step_by(S::LANES) {
+                let p = scores.add(i).cast();
                 s.store_f32(p, exp(s, s.sub(s.load_f32(p), s.splat(largest))));
             }
         }
@@ -172,8 +167,8 @@ impl Total {
         // SAFETY: a vector fits; the rest is the caller's.
         unsafe {
             let mut sums = s.load_f32(self.sums.as_ptr().cast());
-            for i in 0..PAGE / S::LANES {
-                sums = s.add(sums, s.load_f32(weights.add(i * S::LANES).cast()));
+            for i in (0..PAGE).step_by(S::LANES) {
+                sums = s.add(sums, s.load_f32(weights.add(i).cast()));
             }
             s.store_f32(self.sums.as_mut_ptr().cast(), sums);
         }
@@ -192,10 +187,10 @@ impl Total {
 /// # Safety
 /// As [`Weighing::page`].
 #[inline(always)]
-unsafe fn clear<S: Simd>(scores: *mut f32, stride: usize, seen: usize) {
-    for position in seen..PAGE {
+unsafe fn clear(scores: *mut f32, seen: usize) {
+    if seen < PAGE {
         // SAFETY: the caller's.
-        unsafe { *scores.add(position / S::LANES * stride + position % S::LANES) = 0.0 };
+        unsafe { scores.add(seen).write_bytes(0, PAGE - seen) };
     }
 }
 

@@ -217,6 +217,42 @@ impl Job for Scale<'_> {
     }
 }
 
+/// Turns each head of a row; element `j` pairs with `j + head_dim / 2`. Rounded to bf16 if asked.
+pub(crate) struct Rotate<'a> {
+    pub(crate) heads: &'a mut [f32], // [heads, head_dim]
+    pub(crate) cos: &'a [f32],       // [head_dim / 2]
+    pub(crate) sin: &'a [f32],       // [head_dim / 2]
+    pub(crate) round: bool,
+}
+
+impl Job for Rotate<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let half = self.cos.len();
+        assert_eq!(self.sin.len(), half);
+        for head in self.heads.chunks_exact_mut(2 * half) {
+            let (a, b) = head.split_at_mut(half);
+            let (a, b) = (a.as_mut_ptr(), b.as_mut_ptr());
+            // SAFETY: `each` stays below the common length.
+            unsafe {
+                each!(simd, half, |s, i| {
+                    let (cos, sin) = (
+                        s.load_f32(self.cos.as_ptr().add(i).cast()),
+                        s.load_f32(self.sin.as_ptr().add(i).cast()),
+                    );
+                    let (x, y) = (s.load_f32(a.add(i).cast()), s.load_f32(b.add(i).cast()));
+                    let turned =
+                        [(a, s.sub(s.mul(x, cos), s.mul(y, sin))), (b, s.add(s.mul(y, cos), s.mul(x, sin)))];
+                    for (to, x) in turned {
+                        let x = if self.round { s.round_bf16(x) } else { x };
+                        s.store_f32(to.add(i).cast(), x);
+                    }
+                });
+            }
+        }
+    }
+}
+
 /// Rounds every value to bf16.
 pub(crate) struct RoundBf16<'a>(pub(crate) &'a mut [f32]);
 

@@ -1,4 +1,4 @@
-//! Products with matrices stored `[inputs, outputs]`: xAI's checkpoint, and the values of the KV cache.
+//! Products with matrices stored `[inputs, outputs]`: xAI's checkpoint.
 //!
 //! Each output is summed over the inputs of a row group one by one, then scaled, then added: the same operations in the same order
 //! for any number of rows, so a token's result does not depend on what it is batched with.

@@ -1,4 +1,4 @@
-//! Products with matrices stored `[outputs, inputs]`: embedding tables, the router, and the keys of the KV cache.
+//! Products with matrices stored `[outputs, inputs]`: embedding tables and the router.
 //!
 //! Each output is one dot product in lanes, summed the same way for any number of rows.
 

@@ -240,16 +240,6 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn zip(self, even: *const u8, odd: *const u8, to: *mut u8) {
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe {
-            let even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even.cast()));
-            let odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd.cast()));
-            _mm512_storeu_si512(to.cast(), _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd)));
-        }
-    }
-
-    #[inline(always)]
     unsafe fn transpose(self, from: *const u8, stride: usize, to: *mut u8) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {

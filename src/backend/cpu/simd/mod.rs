@@ -126,21 +126,6 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync {
         }
     }
 
-    /// Interleaves two runs of `LANES` 16-bit numbers: the first of `even`, the first of `odd`, and so on.
-    ///
-    /// # Safety
-    /// `LANES` unaligned numbers must be readable at each, twice as many writable at `to`.
-    #[inline(always)]
-    unsafe fn zip(self, even: *const u8, odd: *const u8, to: *mut u8) {
-        for i in 0..Self::LANES {
-            // SAFETY: the caller's.
-            unsafe {
-                let pair = [even, odd].map(|from| from.cast::<u16>().add(i).read_unaligned());
-                to.cast::<[u16; 2]>().add(i).write_unaligned(pair);
-            }
-        }
-    }
-
     /// Transposes a square of 32-bit numbers: the rows of `from` lie `stride` bytes apart, those of `to` follow one another.
     ///
     /// # Safety

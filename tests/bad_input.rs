@@ -12,7 +12,7 @@ use grok1::{
     Session, SessionOptions, Want, checkpoint,
 };
 use half::bf16;
-use support::models::{fixtures, standard, tiny, tiny_path};
+use support::models::{exact, fixtures, standard, tiny, tiny_path};
 use support::xai::{Array, plain, quantised};
 
 use ErrorKind::{Argument, Format};
@@ -210,7 +210,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let model = tiny(standard());
+        let model = tiny(exact());
         let mut session = model.session_with(&SessionOptions::new().context(20)).unwrap();
         let expected = session.feed(&[5, 6, 7, 8], &Control::new()).unwrap().to_vec();
         session.truncate(0);

@@ -11,7 +11,7 @@ use grok1::{
     Precision, Source, Threads, WeightStorage,
 };
 use serde_json::{Value, json};
-use support::models::{exact, logits, tiny_path};
+use support::models::{any_batch, exact, logits, tiny_path};
 use support::random::Random;
 use support::safetensors::{self, File, NAMINGS, Naming, Tensor};
 
@@ -343,12 +343,12 @@ fn fp8_gives_the_same_bits_in_any_batch_on_any_number_of_threads_mapped_or_not()
         let options = options.batch_rows(rows);
         logits(&Model::load(open(&folder), options, &Control::new()).unwrap(), &TOKENS)
     };
-    let expected = run(ModelOptions::new().threads(1), 64);
+    let expected = run(any_batch().threads(1), 64);
     for rows in [1, 2, 3] {
-        assert_eq!(run(ModelOptions::new().threads(2), rows), expected, "{rows} rows");
+        assert_eq!(run(any_batch().threads(2), rows), expected, "{rows} rows");
     }
     let pool = std::sync::Arc::new(Threads::new(3).unwrap());
-    assert_eq!(run(ModelOptions::new().pool(pool).weights(WeightStorage::Owned), 64), expected);
+    assert_eq!(run(any_batch().pool(pool).weights(WeightStorage::Owned), 64), expected);
 }
 
 #[test]

@@ -53,10 +53,14 @@ pub(crate) struct Handles {
 
 impl Handles {
     pub(crate) fn tiny() -> Self {
+        Self::tiny_with(&grok1_model_options::default())
+    }
+
+    pub(crate) fn tiny_with(options: &grok1_model_options) -> Self {
         let path = CString::new(root().join("assets/tiny").to_str().unwrap()).unwrap();
         let mut model = ptr::null_mut();
-        // SAFETY: a path, and a place for the model.
-        ok(|error| unsafe { grok1_model_load(path.as_ptr(), ptr::null(), ptr::null(), &mut model, error) });
+        // SAFETY: a path, options, and a place for the model.
+        ok(|error| unsafe { grok1_model_load(path.as_ptr(), options, ptr::null(), &mut model, error) });
         Self { model, session: session(model), sampler: sampler(&grok1_sampler_options::default()) }
     }
 }

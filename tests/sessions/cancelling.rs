@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use grok1::{Cancel, Control, Entry, Model, Pool, Session, Task, Want};
 
-use crate::models::{logits, standard, tiny};
+use crate::models::{any_batch, logits, tiny};
 use crate::{same_bits, sonnet};
 
 /// A session of 20 tokens and the next 50, with the logits of the last of them.
@@ -56,7 +56,7 @@ fn any_of_several_cancels_stops_a_run() {
 
 #[test]
 fn a_run_stopped_after_any_layer_leaves_the_session_as_it_was() {
-    let mut scene = Scene::new(tiny(standard().batch_rows(30)));
+    let mut scene = Scene::new(tiny(any_batch().batch_rows(30)));
     let layers = scene.model.config().layers as u64;
     for steps in 1..=2 * layers {
         let (cancel, reports) = (Cancel::new(), AtomicUsize::new(0));
@@ -106,7 +106,7 @@ impl Pool for Interrupting {
 /// Stops a run in each of its regions in turn.
 fn interrupt(takes_back: bool) {
     let pool = Arc::new(Interrupting { takes_back, at: usize::MAX.into(), ..Interrupting::default() });
-    let mut scene = Scene::new(tiny(standard().pool(pool.clone())));
+    let mut scene = Scene::new(tiny(any_batch().pool(pool.clone())));
     let before = pool.region.load(Relaxed);
     scene.session.fork().feed(&scene.tokens[20..], &Control::new()).unwrap();
     let regions = pool.region.load(Relaxed) - before;
@@ -132,7 +132,7 @@ fn a_request_that_is_taken_back_too_late_still_stops_the_run() {
 
 #[test]
 fn a_sink_that_breaks_stops_the_run() {
-    let mut scene = Scene::new(tiny(standard().batch_rows(16)));
+    let mut scene = Scene::new(tiny(any_batch().batch_rows(16)));
     for rows in [1, 17, 50] {
         let mut seen = 0;
         let mut sink = |_: usize, _: &[f32]| {
@@ -148,7 +148,7 @@ fn a_sink_that_breaks_stops_the_run() {
 
 #[test]
 fn a_flag_that_is_set_already_stops_before_anything_is_computed() {
-    let mut scene = Scene::new(tiny(standard()));
+    let mut scene = Scene::new(tiny(any_batch()));
     let cancel = Cancel::new();
     cancel.set();
     let control = Control::new().cancel(&cancel).progress(|_| panic!("nothing is computed"));
@@ -172,7 +172,7 @@ fn held() -> (Control, mpsc::Receiver<()>, mpsc::Sender<()>) {
 
 #[test]
 fn another_thread_can_stop_a_run() {
-    let mut scene = Scene::new(tiny(standard()));
+    let mut scene = Scene::new(tiny(any_batch()));
     let cancel = Cancel::new();
     let (control, entered, release) = held();
     let control = control.cancel(&cancel);
@@ -188,7 +188,7 @@ fn another_thread_can_stop_a_run() {
 
 #[test]
 fn a_call_that_waits_for_another_can_be_stopped_too() {
-    let mut scene = Scene::new(tiny(standard()));
+    let mut scene = Scene::new(tiny(any_batch()));
     let mut other = scene.model.session().unwrap();
     let (holding, entered, release) = held();
     let cancel = Cancel::new();

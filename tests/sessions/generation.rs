@@ -4,7 +4,7 @@ use grok1::{
     Control, Entry, Finish, Generation, Model, ModelError, Piece, Prompt, Sampler, Session, SessionError,
 };
 
-use crate::models::{exact, fixtures, open, standard, tiny};
+use crate::models::{any_batch, exact, fixtures, open, tiny};
 use crate::oracle::log_softmax;
 use crate::same_bits;
 
@@ -35,7 +35,7 @@ fn wordless() -> Model {
 
 #[test]
 fn text_goes_on_where_the_prompt_ends() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokenizer = model.tokenizer().unwrap();
     let mut session = model.session().unwrap();
     let pieces = generate(&mut session, "The king", 30);
@@ -48,7 +48,7 @@ fn text_goes_on_where_the_prompt_ends() {
 
 #[test]
 fn text_that_begins_a_session_has_no_space_in_front() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     session.push(END);
     let pieces = generate(&mut session, "", 12);
@@ -58,7 +58,7 @@ fn text_that_begins_a_session_has_no_space_in_front() {
 
 #[test]
 fn pushed_text_is_a_prompt_and_a_generation_runs_it() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let expected = {
         let mut session = model.session().unwrap();
         [generate(&mut session, "The king", 5), generate(&mut session, " and", 5)]
@@ -77,7 +77,7 @@ fn pushed_text_is_a_prompt_and_a_generation_runs_it() {
 
 #[test]
 fn a_prompt_of_tokens_is_a_prompt() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let ids = model.tokenizer().unwrap().encode("The king");
     let expected = generate(&mut model.session().unwrap(), "The king", 10);
     assert_eq!(generate(&mut model.session().unwrap(), &ids, 10), expected);
@@ -85,7 +85,7 @@ fn a_prompt_of_tokens_is_a_prompt() {
 
 #[test]
 fn a_conversation_goes_on_as_if_all_had_been_one_prompt() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokenizer = model.tokenizer().unwrap();
     let mut session = model.session().unwrap();
     let first = generate(&mut session, "ROMEO.\n", 9);
@@ -105,7 +105,7 @@ fn a_conversation_goes_on_as_if_all_had_been_one_prompt() {
 
 #[test]
 fn an_empty_prompt_goes_on_from_where_the_session_is() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let expected = generate(&mut model.session().unwrap(), "The king", 10);
     let mut session = model.session().unwrap();
     let mut pieces = generate(&mut session, "The king", 4);
@@ -116,7 +116,7 @@ fn an_empty_prompt_goes_on_from_where_the_session_is() {
 
 #[test]
 fn it_ends_after_so_many_tokens() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     let mut sampler = greedy();
     let mut generation = session.generate("The king", &mut sampler).max_tokens(3);
@@ -132,7 +132,7 @@ fn it_ends_after_so_many_tokens() {
 
 #[test]
 fn it_ends_with_the_end_of_text_unless_told_otherwise() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     let mut sampler = greedy().logit_bias(END, 1e3);
     let pieces: Vec<Piece> = session.generate("The king", &mut sampler).map(Result::unwrap).collect();
@@ -145,7 +145,7 @@ fn it_ends_with_the_end_of_text_unless_told_otherwise() {
 
 #[test]
 fn it_ends_before_a_stop_string_wherever_tokens_begin_and_end() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let whole = text(&generate(&mut model.session().unwrap(), "The king", 40));
     for start in [1, 4, 9, 20] {
         for length in [1, 3, 8] {
@@ -162,7 +162,7 @@ fn it_ends_before_a_stop_string_wherever_tokens_begin_and_end() {
 
 #[test]
 fn text_that_was_held_back_for_a_stop_string_comes_with_the_last_piece() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let whole = text(&generate(&mut model.session().unwrap(), "The king", 12));
     let stop = format!("{}\u{0}", &whole[1..]);
     let (mut session, mut sampler) = (model.session().unwrap(), greedy());
@@ -172,7 +172,7 @@ fn text_that_was_held_back_for_a_stop_string_comes_with_the_last_piece() {
 
 #[test]
 fn the_same_seed_writes_the_same_text() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let write = |seed| {
         let (mut session, mut sampler) =
             (model.session().unwrap(), Sampler::new().temperature(0.9).seed(seed));
@@ -185,7 +185,7 @@ fn the_same_seed_writes_the_same_text() {
 
 #[test]
 fn a_piece_tells_its_log_probability_and_the_alternatives() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     let expected = log_softmax(session.feed(&[484, 537], &Control::new()).unwrap());
     let mut sampler = Sampler::new().seed(4).alternatives(5);
@@ -201,7 +201,7 @@ fn a_piece_tells_its_log_probability_and_the_alternatives() {
 
 #[test]
 fn a_host_can_drive_many_generations_in_one_batch() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokenizer = model.tokenizer().unwrap();
     let prompts = ["The king", "ROMEO.\n", "And God said"].map(|prompt| tokenizer.encode(prompt));
     let mut work: Vec<(Session, Sampler, Generation, String)> = Vec::new();
@@ -231,7 +231,7 @@ fn a_host_can_drive_many_generations_in_one_batch() {
 
 #[test]
 fn a_generation_may_move_to_another_thread_and_be_cloned() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let expected = generate(&mut model.session().unwrap(), "The king", 8);
     let (mut session, mut sampler) = (model.session().unwrap(), greedy());
     session.feed(&model.tokenizer().unwrap().encode("The king"), &Control::new()).unwrap();
@@ -252,7 +252,7 @@ fn a_generation_may_move_to_another_thread_and_be_cloned() {
 
 #[test]
 fn without_logits_there_is_nothing_to_accept() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let (mut session, mut sampler, mut generation) = (model.session().unwrap(), greedy(), Generation::new());
     let error = generation.accept(&mut session, &mut sampler).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(SessionError::NoLogits)), "{error:?}");
@@ -265,7 +265,7 @@ fn without_logits_there_is_nothing_to_accept() {
 
 #[test]
 fn a_sampler_that_finds_no_token_ends_the_iterator_and_changes_nothing() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     let mut sampler = Sampler::new().filter(|_, logits| logits[7] = f32::NAN);
     let mut pieces = session.generate("The king", &mut sampler);
@@ -278,7 +278,7 @@ fn a_sampler_that_finds_no_token_ends_the_iterator_and_changes_nothing() {
 
 #[test]
 fn a_cancelled_generation_can_be_taken_up_again() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let (mut session, mut sampler, cancel) = (model.session().unwrap(), greedy(), grok1::Cancel::new());
     let control = Control::new().cancel(&cancel);
     let mut pieces = Vec::new();

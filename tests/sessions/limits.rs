@@ -2,12 +2,12 @@
 
 use grok1::{Control, ErrorKind, Finish, ModelError, Outcome, Prompt, Sampler, SessionOptions};
 
-use crate::models::{logits, standard, tiny};
+use crate::models::{any_batch, logits, tiny};
 use crate::{same_bits, sonnet};
 
 #[test]
 fn a_full_context_is_an_error_before_anything_is_changed() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = sonnet(&model);
     let mut session = model.session_with(&SessionOptions::new().context(100)).unwrap();
     session.feed(&tokens[..90], &Control::new()).unwrap();
@@ -24,7 +24,7 @@ fn a_full_context_is_an_error_before_anything_is_changed() {
 
 #[test]
 fn more_than_the_trained_length_must_be_asked_for() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     assert_eq!(model.session().unwrap().context(), model.config().context);
     let options = SessionOptions::new().context(600);
     let error = model.session_with(&options).unwrap_err();
@@ -36,7 +36,7 @@ fn more_than_the_trained_length_must_be_asked_for() {
 
 #[test]
 fn a_generation_ends_with_the_context_and_uses_all_of_it() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = &sonnet(&model)[..30];
     let mut session = model.session_with(&SessionOptions::new().context(40)).unwrap();
     let mut sampler = Sampler::new().greedy();

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use grok1::backend::{Batch, Observer, Routing};
 use grok1::{Control, Entry, Want};
 
-use crate::models::{exact, logits, run_all, standard, tiny};
+use crate::models::{any_batch, exact, logits, run_all, tiny};
 use crate::oracle::log_softmax;
 use crate::{same_bits, sonnet};
 
 #[test]
 fn nothing_leaves_no_logits() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = sonnet(&model);
     let mut session = model.session().unwrap();
     session.feed(&tokens[..9], &Control::new()).unwrap();
@@ -25,7 +25,7 @@ fn nothing_leaves_no_logits() {
 
 #[test]
 fn all_shows_every_token_and_keeps_the_last() {
-    let model = tiny(standard().batch_rows(48));
+    let model = tiny(any_batch().batch_rows(48));
     let tokens = sonnet(&model);
     let mut session = model.session().unwrap();
     let rows = run_all(&mut session, &tokens);
@@ -35,7 +35,7 @@ fn all_shows_every_token_and_keeps_the_last() {
 
 #[test]
 fn indices_count_the_tokens_that_waited() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     session.feed(&[5, 6], &Control::new()).unwrap();
     session.push(7);
@@ -78,7 +78,7 @@ fn hidden_states_are_what_logits_are_made_of() {
 
 #[test]
 fn every_entry_gets_what_it_asked_for() {
-    let model = tiny(standard().batch_rows(10));
+    let model = tiny(any_batch().batch_rows(10));
     let tokens = &sonnet(&model)[..24];
     let mut sessions = [(); 4].map(|()| model.session().unwrap());
     let (mut all, mut hidden) = (Vec::new(), 0);
@@ -110,7 +110,7 @@ fn every_entry_gets_what_it_asked_for() {
 
 #[test]
 fn scores_are_log_probabilities_of_what_came_before() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = &sonnet(&model)[..50];
     let rows = logits(&model, tokens);
     let expected = |token: usize| log_softmax(&rows[token - 1])[tokens[token] as usize];
@@ -159,7 +159,7 @@ fn an_observer_sees_every_row_of_every_batch() {
             self.hidden += hidden.len();
         }
     }
-    let model = tiny(standard().batch_rows(7));
+    let model = tiny(any_batch().batch_rows(7));
     let (mut a, mut b) = (model.session().unwrap(), model.session().unwrap());
     a.feed(&[3, 4], &Control::new()).unwrap();
     let (more, prompt) = ([5; 4], [6; 6]);

@@ -3,7 +3,7 @@
 use grok1::backend::{PAGE, page_bytes};
 use grok1::{Control, Entry, ErrorKind, KvType, Model, Outcome, Session};
 
-use crate::models::{exact, logits, run_all, standard, tiny};
+use crate::models::{any_batch, exact, logits, run_all, tiny};
 use crate::{assert_same, sonnet};
 
 fn pages(model: &Model) -> u64 {
@@ -18,7 +18,7 @@ fn fed(model: &Model, tokens: usize) -> Session {
 
 #[test]
 fn a_page_has_the_bytes_of_its_type() {
-    let config = tiny(standard()).config().clone();
+    let config = tiny(any_batch()).config().clone();
     let values = config.layers * 2 * PAGE * config.kv_heads * config.head_dim;
     assert_eq!(page_bytes(&config, KvType::BF16), values * 2);
     assert_eq!(page_bytes(&config, KvType::F32), values * 4);
@@ -43,7 +43,7 @@ fn pages_are_taken_when_needed_and_freed_with_the_session() {
 
 #[test]
 fn forks_share_pages_until_they_write() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = sonnet(&model);
     let original = fed(&model, 150);
     assert_eq!(pages(&model), 3);
@@ -61,7 +61,7 @@ fn forks_share_pages_until_they_write() {
 
 #[test]
 fn freed_pages_do_not_remember() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let tokens = sonnet(&model);
     let expected = logits(&model, &tokens);
     drop(fed(&model, 250));
@@ -70,8 +70,8 @@ fn freed_pages_do_not_remember() {
 
 #[test]
 fn a_full_pool_is_an_error_that_changes_nothing() {
-    let page = page_bytes(tiny(standard()).config(), KvType::BF16) as u64;
-    let model = tiny(standard().kv_limit(3 * page + 1));
+    let page = page_bytes(tiny(any_batch()).config(), KvType::BF16) as u64;
+    let model = tiny(any_batch().kv_limit(3 * page + 1));
     let tokens = sonnet(&model);
     let (mut a, mut b) = (fed(&model, 60), fed(&model, 64));
     let before = a.logits().unwrap().to_vec();
@@ -91,15 +91,15 @@ fn a_full_pool_is_an_error_that_changes_nothing() {
     drop(b);
     assert_same(
         &run_all(&mut a, &tokens[60..150]),
-        &logits(&tiny(standard()), &tokens[..150])[60..],
+        &logits(&tiny(any_batch()), &tokens[..150])[60..],
         "afterwards",
     );
 }
 
 #[test]
 fn a_fork_that_finds_no_page_to_copy_to_stays_as_it_is() {
-    let page = page_bytes(tiny(standard()).config(), KvType::BF16) as u64;
-    let model = tiny(standard().kv_limit(page));
+    let page = page_bytes(tiny(any_batch()).config(), KvType::BF16) as u64;
+    let model = tiny(any_batch().kv_limit(page));
     let original = fed(&model, 10);
     let mut fork = original.fork();
     let error = fork.feed(&[5], &Control::new()).unwrap_err();
@@ -112,7 +112,7 @@ fn a_fork_that_finds_no_page_to_copy_to_stays_as_it_is() {
 
 #[test]
 fn pages_that_were_trimmed_can_be_taken_again() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = fed(&model, 130);
     let expected = session.feed(&[9], &Control::new()).unwrap().to_vec();
     drop(session);

@@ -7,10 +7,10 @@ use grok1::{
     Cancel, Control, ErrorKind, KvType, Model, Outcome, Sampler, Session, SessionOptions, checkpoint,
 };
 
-use crate::models::{exact, fixtures, logits, open, run_all, standard, tiny, tiny_path};
+use crate::models::{any_batch, exact, fixtures, logits, open, run_all, tiny, tiny_path};
 use crate::oracle::oracle;
 use crate::random::Random;
-use crate::{assert_same, precisions, same_bits, sonnet};
+use crate::{assert_same, in_any_batch, same_bits, sonnet};
 
 fn save(session: &Session, sampler: Option<&Sampler>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -31,7 +31,7 @@ fn small(model: &Model) -> Vec<u8> {
 
 #[test]
 fn a_restored_session_goes_on_to_the_same_bits() {
-    for options in precisions() {
+    for options in in_any_batch() {
         let model = tiny(options.clone());
         let tokens = sonnet(&model);
         let whole = logits(&model, &tokens);
@@ -55,7 +55,7 @@ fn a_restored_session_goes_on_to_the_same_bits() {
 
 #[test]
 fn a_restored_sampler_goes_on_with_the_same_draws() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let write = |session: &mut Session, sampler: &mut Sampler, prompt: &str| -> Vec<u32> {
         let pieces = session.generate(prompt, sampler).max_tokens(20);
         pieces.map(|piece| piece.unwrap().token()).collect()
@@ -71,7 +71,7 @@ fn a_restored_sampler_goes_on_with_the_same_draws() {
 
 #[test]
 fn an_empty_session_and_its_context_are_restored() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let options = SessionOptions::new().context(700).beyond_trained_length(true);
     let session = model.session_with(&options).unwrap();
     let bytes = save(&session, None);
@@ -82,7 +82,7 @@ fn an_empty_session_and_its_context_are_restored() {
 
 #[test]
 fn a_saved_context_beyond_the_trained_length_needs_the_option_that_allows_it() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let allowed = SessionOptions::new().beyond_trained_length(true);
     let session = model.session_with(&allowed.clone().context(700)).unwrap();
     let bytes = save(&session, None);
@@ -110,7 +110,7 @@ fn the_model_can_be_run_while_a_session_is_being_written() {
             Ok(())
         }
     }
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut session = model.session().unwrap();
     session.feed(&[5, 6], &Control::new()).unwrap();
     let mut out = io::BufWriter::with_capacity(1 << 12, Running(&model, 0));
@@ -120,10 +120,10 @@ fn the_model_can_be_run_while_a_session_is_being_written() {
 
 #[test]
 fn another_model_is_refused() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let bytes = small(&model);
-    let mut others = vec![open(fixtures().join("r2_onelayer_odd"), standard())];
-    others.extend(oracle().map(|oracle| open(oracle.join("tiny_g2"), standard())));
+    let mut others = vec![open(fixtures().join("r2_onelayer_odd"), any_batch())];
+    others.extend(oracle().map(|oracle| open(oracle.join("tiny_g2"), any_batch())));
     for other in others {
         let error = restore(&other, &bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Format);
@@ -150,7 +150,7 @@ fn the_scalar_backend_restores_what_the_processors_saved() {
 
 #[test]
 fn a_truncated_file_is_an_error_at_every_length() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let bytes = small(&model);
     // Every place in the header, some further on.
     for length in (0..100).chain((100..bytes.len()).step_by(61)).chain([bytes.len() - 1]) {
@@ -164,7 +164,7 @@ fn a_truncated_file_is_an_error_at_every_length() {
 
 #[test]
 fn a_changed_byte_is_an_error_wherever_it_is() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let bytes = small(&model);
     let mut random = Random(1);
     let header = (0..72).flat_map(|at| [(at, 1), (at, 0x80)]);
@@ -184,7 +184,7 @@ const COUNTS: std::ops::Range<usize> = 32..72;
 
 #[test]
 fn counts_are_checked_before_anything_is_made_from_them() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let bytes = small(&model);
     let cases: [(usize, u64, &str); 8] = [
         (0, u64::MAX, "context is 18446744073709551615, expected at most 2147483648"),
@@ -209,7 +209,7 @@ fn counts_are_checked_before_anything_is_made_from_them() {
 
 #[test]
 fn what_is_no_saved_session_is_named() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let mut bytes = small(&model);
     bytes[8] = 9;
     assert_eq!(restore(&model, &bytes).unwrap_err().to_string(), "saved session: version is 9, expected 1");
@@ -221,15 +221,15 @@ fn what_is_no_saved_session_is_named() {
 fn a_session_that_finds_no_pages_is_not_restored() {
     let bytes = save(
         &{
-            let model = tiny(standard());
+            let model = tiny(any_batch());
             let mut session = model.session().unwrap();
             session.feed(&[5; 65], &Control::new()).unwrap();
             session
         },
         None,
     );
-    let page = page_bytes(tiny(standard()).config(), KvType::BF16) as u64;
-    let model = tiny(standard().kv_limit(page));
+    let page = page_bytes(tiny(any_batch()).config(), KvType::BF16) as u64;
+    let model = tiny(any_batch().kv_limit(page));
     let error = restore(&model, &bytes).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Outcome(Outcome::KvFull));
     assert_eq!(model.kv_bytes(), 0);
@@ -237,7 +237,7 @@ fn a_session_that_finds_no_pages_is_not_restored() {
 
 #[test]
 fn saving_and_restoring_can_be_cancelled() {
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let bytes = small(&model);
     let cancel = Cancel::new();
     cancel.set();
@@ -255,7 +255,7 @@ fn a_writer_that_fails_and_a_reader_that_fails_are_told_apart_from_bad_files() {
             Err(io::Error::other("the line is down"))
         }
     }
-    let model = tiny(standard());
+    let model = tiny(any_batch());
     let (session, _) = restore(&model, &small(&model)).unwrap();
     let error = session.save(&mut &mut [0; 100][..], None, &Control::new()).unwrap_err();
     assert_eq!(

@@ -32,6 +32,11 @@ pub(crate) fn exact() -> ModelOptions {
     ModelOptions::new().precision(Precision::Exact).kv_type(KvType::F32)
 }
 
+/// The default but for rounding: a row has the same bits whatever is computed with it.
+pub(crate) fn any_batch() -> ModelOptions {
+    ModelOptions::new().precision(Precision::Exact)
+}
+
 /// The default.
 pub(crate) fn standard() -> ModelOptions {
     ModelOptions::new()

@@ -132,6 +132,9 @@ impl Cpu {
     /// Does parts `0..parts`, each exactly once whatever the pool does with its numbers: that parts are disjoint is what the
     /// unsafe code in them rests on. Stops between parts when cancelled.
     fn region(&self, batch: &Batch<'_>, parts: usize, part: impl Fn(usize) + Sync) -> Result<()> {
+        if parts == 0 {
+            return Ok(());
+        }
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let cancelled = AtomicBool::new(false);
         self.pool.run(parts, &|_| {

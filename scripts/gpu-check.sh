@@ -231,7 +231,7 @@ summary() {
     done
     printf '\nPrefill (aim: 50 %% of the matrix rate)\n'
     local rate
-    rate=$(cat "$results"/kernels.*.txt 2>/dev/null | awk "$number"'number("matrix_flops") > best { best = number("matrix_flops") } END { print best + 0 }')
+    rate=$({ cat "$results"/kernels.*.txt 2>/dev/null || true; } | awk "$number"'number("matrix_flops") > best { best = number("matrix_flops") } END { print best + 0 }')
     for type in i8 q4_k iq3_xxs; do
         [[ -e $results/prefill.$type.status ]] || continue
         awk -v type="$type" -v rate="$rate" "$number"'prefill("flops") {
@@ -242,7 +242,7 @@ summary() {
     done
     printf '\nLoading (aim: 80 %% of the link from the page cache)\n'
     local link
-    link=$(cat "$results"/kernels.*.txt 2>/dev/null | awk "$number"'number("link_bandwidth") > best { best = number("link_bandwidth") } END { print best + 0 }')
+    link=$({ cat "$results"/kernels.*.txt 2>/dev/null || true; } | awk "$number"'number("link_bandwidth") > best { best = number("link_bandwidth") } END { print best + 0 }')
     for type in first second; do
         [[ -e $results/load.$type.status ]] || continue
         awk -v type="$type" -v link="$link" "$number"'number("load") {

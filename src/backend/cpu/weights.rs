@@ -244,19 +244,16 @@ impl Weights {
     #[cfg(target_arch = "x86_64")]
     unsafe fn tiles(&self, amx: Amx, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
         let (x, data, shape) = (x.tiles(), self.data.bytes(), [self.inputs, self.outputs]);
-        let (scaled, factors) = self.scaling();
-        // SAFETY: the caller's promise, in each arm.
-        unsafe {
-            match (self.layout, self.dtype) {
-                (Layout::OutIn, dtype) => {
-                    amx.enter_tiles(tiles::OutIn::new(x, data, dtype, self.inputs, factors, columns, out));
-                }
-                (_, DType::I8) => {
-                    amx.enter_tiles(tiles::InOut::<I8>::new(x, data, shape, columns, scaled, out));
-                }
-                (_, _) => amx.enter_tiles(tiles::InOut::<BF16>::new(x, data, shape, columns, scaled, out)),
+        let matrix = match (self.layout, &self.scales) {
+            (Layout::OutIn, scales) => {
+                let factors = if let Scaling::Elements(factors) = scales { Some(factors) } else { None };
+                tiles::Matrix::out_in(data, self.dtype, self.inputs, factors)
             }
-        }
+            (_, Scaling::Sums(group, scales)) => tiles::Matrix::integers(data, shape, *group, scales.bytes()),
+            (_, _) => tiles::Matrix::numbers(data, shape),
+        };
+        // SAFETY: the caller's promise.
+        amx.enter_tiles(unsafe { tiles::Product::new(x, matrix, columns, out) });
     }
 
     /// What becomes of sums, and of elements.

@@ -10,7 +10,7 @@ use super::weigh::{Total, Weighing};
 use super::{Kv, SPAN, Span};
 use crate::backend::PAGE;
 use crate::backend::cpu::kernels::each;
-use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, Sums, TILE, TILE_ROWS, TileJob, Tiles};
+use crate::backend::cpu::simd::amx::{Block, Operand, Sums, TILE, TILE_ROWS, TileJob, Tiles};
 use crate::backend::cpu::simd::avx512::Avx512;
 use crate::backend::cpu::simd::{Job, Simd};
 
@@ -29,13 +29,13 @@ const _: () = assert!(PAGE == COLUMNS);
 /// A thread's buffers, grown once.
 #[derive(Default)]
 pub(super) struct Buffers {
-    query: Vec<Tile>,        // [vectors / 16, head_dim / STEP]
-    keys: Vec<Tile>,         // [PAGE / 16, head_dim / STEP]
-    weights: Vec<Tile>,      // [vectors / 16, SPAN_STEPS]
-    values: Vec<Tile>,       // [head_dim / 16, SPAN_STEPS]
-    totals: Vec<Total>,      // [vectors]
-    zeros: Vec<u8>,          // [head_dim] of bf16
-    blocks: Vec<Block<f32>>, // [2]
+    query: Vec<Tile>,   // [vectors / 16, head_dim / STEP]
+    keys: Vec<Tile>,    // [PAGE / 16, head_dim / STEP]
+    weights: Vec<Tile>, // [vectors / 16, SPAN_STEPS]
+    values: Vec<Tile>,  // [head_dim / 16, SPAN_STEPS]
+    totals: Vec<Total>, // [vectors]
+    zeros: Vec<u8>,     // [head_dim] of bf16
+    blocks: Vec<Block>, // [2]
 }
 
 /// Aligned so that it does not straddle pages: such tiles load slowly.
@@ -111,9 +111,9 @@ impl TileJob for Tiled<'_> {
             let next = self.span.pages.get(index + 1).map_or(self.span.pages[0].values, |next| next.keys);
             pack_keys(s, page, dim, keys, next);
             let keys = Operand::packed(bytes(keys), steps);
-            let product = |row: usize, block: &mut Block<f32>| {
+            let product = |row: usize, block: &mut Block| {
                 let query = Operand::packed(bytes(&query[row * steps..]), steps);
-                tiles.bf16(Shape::OneByFour, query, keys, steps, Begin::Zero, block);
+                tiles.one_by_four(query, keys, steps, block);
             };
             product(0, &mut blocks[0]);
             for row in 0..rows {
@@ -144,7 +144,7 @@ impl TileJob for Tiled<'_> {
             for row in 0..rows {
                 let weights = Operand::packed(bytes(&weights[row * SPAN_STEPS..]), steps);
                 let block = &mut blocks[0];
-                tiles.bf16(Shape::OneByFour, weights, values, steps, Begin::Zero, block);
+                tiles.one_by_four(weights, values, steps, block);
                 for (number, sums) in block.0.iter().enumerate() {
                     let place = column * COLUMNS + number * 16;
                     for (vector, sums) in (row * TILE_ROWS..vectors).zip(&sums.0) {

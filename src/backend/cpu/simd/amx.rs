@@ -1,8 +1,7 @@
 //! Products of matrix tiles, with AMX. Uses `avx512`.
 //!
-//! A tile is 16 rows of 64 bytes. The left operand's rows hold 32 bf16 or 64 bytes of consecutive inputs; the right operand has
-//! its inputs down the rows, two bf16 or four bytes of them beside one another for each of its 16 columns; the result is 16 rows
-//! of 16 columns. The instructions are written in assembly: the compiler's own are not stable yet.
+//! A tile is 16 rows of 64 bytes. The left operand's rows hold 32 bf16 of consecutive inputs; the right operand has
+//! its inputs down the rows, two bf16 of them beside one another for each of its 16 columns; the result is 16 rows of 16 columns. The instructions are written in assembly: the compiler's own are not stable yet.
 //!
 //! The tiles are part of a thread's state, of 8 KiB, that the system saves and restores while it is in use. [`Tiles`] brings it
 //! into use and clears it when it goes: nothing stays behind on a thread of the host's.
@@ -14,7 +13,7 @@ use std::marker::PhantomData;
 use super::avx512::Avx512;
 use super::integers::avx512::Vnni;
 
-/// Proof that the processor has AMX with bf16 and int8 and the AVX-512 that goes with it, and that the system lets us use them.
+/// Proof that the processor has AMX with bf16 and the AVX-512 that goes with it, and that the system lets us use them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amx {
     floats: Avx512,
@@ -77,15 +76,15 @@ pub(crate) trait TileJob {
     fn run(self, tiles: &Tiles);
 }
 
-/// Whether the processor has the tiles and both their products, and the system saves them.
+/// Whether the processor has the tiles and their products of bf16, and the system saves them.
 fn has_tiles() -> bool {
-    const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
     const CONFIG_AND_DATA: u64 = 1 << 17 | 1 << 18;
     // Leaf 7 exists where AVX2 does.
     let features = __cpuid_count(7, 0).edx;
     // SAFETY: the caller has seen that there is `xsave`, and that the system has enabled it.
     let saved = unsafe { _xgetbv(0) };
-    features & BF16_TILE_INT8 == BF16_TILE_INT8 && saved & CONFIG_AND_DATA == CONFIG_AND_DATA
+    features & BF16_AND_TILES == BF16_AND_TILES && saved & CONFIG_AND_DATA == CONFIG_AND_DATA
 }
 
 /// Asks the system for the right to use the tiles, which is the process's from then on. Linux refuses where a thread's
@@ -155,7 +154,6 @@ pub(crate) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// Tiles one after the other: `[tiles, steps, TILE]`, of which `bytes` may begin at any.
-    #[allow(dead_code, reason = "for attention")]
     pub(crate) fn packed(bytes: &'a [u8], steps: usize) -> Self {
         Self { bytes, row: 64, tile: steps * TILE, step: TILE }
     }
@@ -178,7 +176,7 @@ impl<'a> Operand<'a> {
 /// A tile of results.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Sums<T>(pub(crate) [[T; 16]; TILE_ROWS]); // [left's rows, right's columns]
+pub(crate) struct Sums(pub(crate) [[f32; 16]; TILE_ROWS]); // [left's rows, right's columns]
 
 /// What a product does with the results that are there.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -192,181 +190,148 @@ pub(crate) enum Begin {
 /// The four results of a product: `[left's tiles, right's tiles]`. A page: tiles that straddle two load slowly.
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-pub(crate) struct Block<T>(pub(crate) [Sums<T>; 4]);
+pub(crate) struct Block(pub(crate) [Sums; 4]);
 
-/// How many tiles of each operand a product takes: always four results.
+/// Two tiles, one after the other.
+pub(crate) type Pair = [u8; 2 * TILE];
+
+/// Which operand of a step passes the first-level cache by, so that the other one stays there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// The best: each tile is loaded for two multiplications.
-    TwoByTwo,
-    /// For one tile of columns.
-    #[allow(dead_code, reason = "for attention")]
-    FourByOne,
-    /// For one tile of rows.
-    #[allow(dead_code, reason = "for attention")]
-    OneByFour,
+pub(crate) enum Streamed {
+    Left,
+    Right,
 }
 
-impl Shape {
-    /// Tiles of the left and of the right operand.
-    const fn tiles(self) -> [usize; 2] {
-        match self {
-            Self::TwoByTwo => [2, 2],
-            Self::FourByOne => [4, 1],
-            Self::OneByFour => [1, 4],
-        }
-    }
-}
-
-/// The loop of a product. Tiles 0 to 3 are the results; what is done in a step moves the pointers on.
-macro_rules! product {
-    ($left:ident, $right:ident, $steps:ident, $sums:ident, $begin:ident,
-     { $($operand:tt)* }, $($instruction:expr),* $(,)?) => {{
-        macro_rules! with {
-            ($first:literal, $second:literal, $third:literal, $fourth:literal) => {
-                asm!(
-                    $first, $second, $third, $fourth,
-                    "2:",
-                    $($instruction,)*
-                    "dec {steps}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {line}], tmm0",
-                    "tilestored [{sums} + {line} + 1024], tmm1",
-                    "tilestored [{sums} + {line} + 2048], tmm2",
-                    "tilestored [{sums} + {line} + 3072], tmm3",
-                    $($operand)*
-                    left_row = in(reg) $left.row,
-                    right_row = in(reg) $right.row,
-                    left_step = in(reg) $left.step,
-                    right_step = in(reg) $right.step,
-                    steps = inout(reg) $steps => _,
-                    sums = in(reg) $sums,
-                    line = in(reg) 64_usize,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                )
-            };
-        }
-        match $begin {
-            Begin::Zero => with!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"),
-            Begin::Load => with!(
-                "tileloadd tmm0, [{sums} + {line}]",
-                "tileloadd tmm1, [{sums} + {line} + 1024]",
-                "tileloadd tmm2, [{sums} + {line} + 2048]",
-                "tileloadd tmm3, [{sums} + {line} + 3072]"
-            ),
-        }
-    }};
-}
-
-/// A product of [`Tiles`] by one instruction.
-macro_rules! products {
-    ($(#[$doc:meta])* $name:ident, $number:ty, $multiply:literal) => {
-        $(#[$doc])*
-        pub(crate) fn $name(
-            &self,
-            shape: Shape,
-            left: Operand<'_>,
-            right: Operand<'_>,
-            steps: usize,
-            begin: Begin,
-            sums: &mut Block<$number>,
-        ) {
-            let [lefts, rights] = shape.tiles();
-            assert!(steps > 0 && left.has(lefts, steps) && right.has(rights, steps));
-            let sums = sums.0.as_mut_ptr();
-            // SAFETY: `self` is there, so the tiles are configured; `has` checked every row that a step loads, and the results are
-            // four tiles. The last step moves the pointers on without reading there.
-            unsafe {
-                match shape {
-                    Shape::TwoByTwo => product!(
-                        left, right, steps, sums, begin,
-                        {
-                            l0 = inout(reg) left.start(0) => _,
-                            l1 = inout(reg) left.start(1) => _,
-                            r0 = inout(reg) right.start(0) => _,
-                            r1 = inout(reg) right.start(1) => _,
-                        },
-                        "tileloadd tmm4, [{l0} + {left_row}]",
-                        "tileloadd tmm6, [{r0} + {right_row}]",
-                        concat!($multiply, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{r1} + {right_row}]",
-                        concat!($multiply, " tmm1, tmm4, tmm7"),
-                        "tileloadd tmm5, [{l1} + {left_row}]",
-                        concat!($multiply, " tmm2, tmm5, tmm6"),
-                        concat!($multiply, " tmm3, tmm5, tmm7"),
-                        "add {l0}, {left_step}",
-                        "add {l1}, {left_step}",
-                        "add {r0}, {right_step}",
-                        "add {r1}, {right_step}",
-                    ),
-                    Shape::FourByOne => product!(
-                        left, right, steps, sums, begin,
-                        {
-                            l0 = inout(reg) left.start(0) => _,
-                            l1 = inout(reg) left.start(1) => _,
-                            l2 = inout(reg) left.start(2) => _,
-                            l3 = inout(reg) left.start(3) => _,
-                            r0 = inout(reg) right.start(0) => _,
-                        },
-                        "tileloadd tmm6, [{r0} + {right_row}]",
-                        "tileloadd tmm4, [{l0} + {left_row}]",
-                        concat!($multiply, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm5, [{l1} + {left_row}]",
-                        concat!($multiply, " tmm1, tmm5, tmm6"),
-                        "tileloadd tmm7, [{l2} + {left_row}]",
-                        concat!($multiply, " tmm2, tmm7, tmm6"),
-                        "tileloadd tmm4, [{l3} + {left_row}]",
-                        concat!($multiply, " tmm3, tmm4, tmm6"),
-                        "add {l0}, {left_step}",
-                        "add {l1}, {left_step}",
-                        "add {l2}, {left_step}",
-                        "add {l3}, {left_step}",
-                        "add {r0}, {right_step}",
-                    ),
-                    Shape::OneByFour => product!(
-                        left, right, steps, sums, begin,
-                        {
-                            l0 = inout(reg) left.start(0) => _,
-                            r0 = inout(reg) right.start(0) => _,
-                            r1 = inout(reg) right.start(1) => _,
-                            r2 = inout(reg) right.start(2) => _,
-                            r3 = inout(reg) right.start(3) => _,
-                        },
-                        "tileloadd tmm6, [{l0} + {left_row}]",
-                        "tileloadd tmm4, [{r0} + {right_row}]",
-                        concat!($multiply, " tmm0, tmm6, tmm4"),
-                        "tileloadd tmm5, [{r1} + {right_row}]",
-                        concat!($multiply, " tmm1, tmm6, tmm5"),
-                        "tileloadd tmm7, [{r2} + {right_row}]",
-                        concat!($multiply, " tmm2, tmm6, tmm7"),
-                        "tileloadd tmm4, [{r3} + {right_row}]",
-                        concat!($multiply, " tmm3, tmm6, tmm4"),
-                        "add {l0}, {left_step}",
-                        "add {r0}, {right_step}",
-                        "add {r1}, {right_step}",
-                        "add {r2}, {right_step}",
-                        "add {r3}, {right_step}",
-                    ),
-                }
-            }
-        }
+/// A step of two tiles by two, each operand loaded by an instruction of its own.
+macro_rules! step {
+    ($left:ident, $right:ident, $load_left:literal, $load_right:literal) => {
+        asm!(
+            concat!($load_left, " tmm4, [{left} + {line}]"),
+            concat!($load_right, " tmm6, [{right} + {line}]"),
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            concat!($load_right, " tmm7, [{right} + {line} + 1024]"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            concat!($load_left, " tmm5, [{left} + {line} + 1024]"),
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            left = in(reg) $left.as_ptr(),
+            right = in(reg) $right.as_ptr(),
+            line = in(reg) 64_usize,
+            options(nostack, preserves_flags, readonly),
+        )
     };
 }
 
+/// Products of bf16: 32 inputs a step. Denormal numbers count as zero; sums are rounded twice a step.
+///
+/// The first three are parts of one product, whose results stay in tiles 0 to 3 meanwhile. Compiled code does not touch tiles, so
+/// other work fits between them: the unit that multiplies goes on with what it has, and falls asleep, for half a microsecond,
+/// where that takes longer than some hundred nanoseconds.
 impl Tiles {
-    products!(
-        /// `sums = left · right` of bf16, 32 inputs a step. Denormal numbers count as zero; sums are rounded twice a step.
-        bf16, f32, "tdpbf16ps"
-    );
-    products!(
-        #[allow(dead_code, reason = "for activations of 8 bits")]
-        /// `sums = left · right` of signed bytes, 64 inputs a step; sums wrap around.
-        i8,
-        i32,
-        "tdpbssd"
-    );
+    /// Begins a product of two tiles by two.
+    pub(crate) fn begin(&self, begin: Begin, sums: &Block) {
+        // SAFETY: `self` is there, so the tiles are configured; the results are four tiles.
+        unsafe {
+            match begin {
+                Begin::Zero => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, preserves_flags, nomem),
+                ),
+                Begin::Load => asm!(
+                    "tileloadd tmm0, [{sums} + {line}]",
+                    "tileloadd tmm1, [{sums} + {line} + 1024]",
+                    "tileloadd tmm2, [{sums} + {line} + 2048]",
+                    "tileloadd tmm3, [{sums} + {line} + 3072]",
+                    sums = in(reg) sums,
+                    line = in(reg) 64_usize,
+                    options(nostack, preserves_flags, readonly),
+                ),
+            }
+        }
+    }
+
+    /// Adds the product of two tiles on the left with two on the right.
+    #[inline(always)]
+    pub(crate) fn step(&self, streamed: Streamed, left: &Pair, right: &Pair) {
+        // SAFETY: `self` is there, so the tiles are configured; each operand is two tiles.
+        unsafe {
+            match streamed {
+                Streamed::Left => step!(left, right, "tileloaddt1", "tileloadd"),
+                Streamed::Right => step!(left, right, "tileloadd", "tileloaddt1"),
+            }
+        }
+    }
+
+    /// Ends the product.
+    #[inline(always)]
+    pub(crate) fn end(&self, sums: &mut Block) {
+        // SAFETY: `self` is there, so the tiles are configured; the results are four tiles.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 1024], tmm1",
+                "tilestored [{sums} + {line} + 2048], tmm2",
+                "tilestored [{sums} + {line} + 3072], tmm3",
+                sums = in(reg) sums,
+                line = in(reg) 64_usize,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// `sums = left · right` of a tile by four.
+    pub(crate) fn one_by_four(&self, left: Operand<'_>, right: Operand<'_>, steps: usize, sums: &mut Block) {
+        assert!(steps > 0 && left.has(1, steps) && right.has(4, steps));
+        // SAFETY: `self` is there, so the tiles are configured; `has` checked every row that a step loads, and the results are
+        // four tiles. The last step moves the pointers on without reading there.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm6, [{l0} + {left_row}]",
+                "tileloadd tmm4, [{r0} + {right_row}]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tileloadd tmm5, [{r1} + {right_row}]",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tileloadd tmm7, [{r2} + {right_row}]",
+                "tdpbf16ps tmm2, tmm6, tmm7",
+                "tileloadd tmm4, [{r3} + {right_row}]",
+                "tdpbf16ps tmm3, tmm6, tmm4",
+                "add {l0}, {left_step}",
+                "add {r0}, {right_step}",
+                "add {r1}, {right_step}",
+                "add {r2}, {right_step}",
+                "add {r3}, {right_step}",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 1024], tmm1",
+                "tilestored [{sums} + {line} + 2048], tmm2",
+                "tilestored [{sums} + {line} + 3072], tmm3",
+                l0 = inout(reg) left.start(0) => _,
+                r0 = inout(reg) right.start(0) => _,
+                r1 = inout(reg) right.start(1) => _,
+                r2 = inout(reg) right.start(2) => _,
+                r3 = inout(reg) right.start(3) => _,
+                left_row = in(reg) left.row,
+                right_row = in(reg) right.row,
+                left_step = in(reg) left.step,
+                right_step = in(reg) right.step,
+                steps = inout(reg) steps => _,
+                sums = in(reg) sums,
+                line = in(reg) 64_usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -375,89 +340,88 @@ mod tests {
 
     use super::*;
 
-    /// Operands of three steps with odd strides, and what the products of their tiles should be.
-    fn check<T: Copy + Into<f64>>(
-        size: usize,
-        element: impl Fn(usize) -> T,
-        bytes: impl Fn(T) -> Vec<u8>,
-        product: impl Fn(&Tiles, Shape, Operand<'_>, Operand<'_>, Begin) -> Vec<[[f64; 16]; 16]>,
-    ) {
-        const STEPS: usize = 3;
-        let Some(amx) = Amx::new() else { return eprintln!("skipped: no AMX") };
-        // SAFETY: the test has no others.
-        let tiles = unsafe { amx.tiles() };
-        let group = 4 / size; // Inputs beside one another on the right.
-        let inputs = STEPS * 64 / size;
-        for shape in [Shape::TwoByTwo, Shape::FourByOne, Shape::OneByFour] {
-            let [lefts, rights] = shape.tiles();
-            // [16 * lefts, inputs] and [inputs, 16 * rights].
-            let a: Vec<T> = (0..16 * lefts * inputs).map(&element).collect();
-            let b: Vec<T> = (0..inputs * 16 * rights).map(|i| element(i * 3 + 1)).collect();
-            // The left one as it lies, with some bytes behind each row.
-            let row = inputs * size + 8;
-            let mut left = vec![0; 16 * lefts * row - 8];
-            for (i, &x) in a.iter().enumerate() {
-                left[i / inputs * row + i % inputs * size..][..size].copy_from_slice(&bytes(x));
-            }
-            let mut right = vec![0; rights * STEPS * TILE];
-            for (i, &x) in b.iter().enumerate() {
-                let (input, column) = (i / (16 * rights), i % (16 * rights));
-                let (step, rest) = (input / (16 * group), input % (16 * group));
-                let at = (column / 16 * STEPS + step) * TILE
-                    + rest / group * 64
-                    + column % 16 * 4
-                    + rest % group * size;
-                right[at..][..size].copy_from_slice(&bytes(x));
-            }
-            let left = Operand { bytes: &left, row, tile: 16 * row, step: 64 };
-            let right = Operand::packed(&right, STEPS);
-            for (begin, before) in [(Begin::Zero, 0.0), (Begin::Load, 1.0)] {
-                let found = product(&tiles, shape, left, right, begin);
-                for (tile, found) in found.iter().enumerate() {
-                    for (i, j) in (0..16).flat_map(|i| (0..16).map(move |j| (i, j))) {
-                        let (row, column) = (tile / rights * 16 + i, tile % rights * 16 + j);
-                        let products = (0..inputs)
-                            .map(|k| a[row * inputs + k].into() * b[k * 16 * rights + column].into());
-                        assert_eq!(found[i][j], products.sum::<f64>() + before);
-                    }
-                }
+    const STEPS: usize = 3;
+    const INPUTS: usize = STEPS * 32;
+
+    /// Elements whose sums have few bits, so that they are exact in any order.
+    fn elements(count: usize, factor: usize) -> Vec<bf16> {
+        (0..count).map(|i| bf16::from_f32((i * factor % 13) as f32 - 6.0)).collect()
+    }
+
+    /// A left operand, `[16 * tiles, INPUTS]`, as rows of so many bytes.
+    fn left(elements: &[bf16], row: usize) -> Vec<u8> {
+        let mut bytes = vec![0; elements.len() / INPUTS * row];
+        for (i, x) in elements.iter().enumerate() {
+            bytes[i / INPUTS * row + i % INPUTS * 2..][..2].copy_from_slice(&x.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// A right operand, `[INPUTS, 16 * tiles]`, as `[tiles, STEPS, TILE]`.
+    fn right(elements: &[bf16], tiles: usize) -> Vec<u8> {
+        let mut bytes = vec![0; tiles * STEPS * TILE];
+        for (i, x) in elements.iter().enumerate() {
+            let (input, column) = (i / (16 * tiles), i % (16 * tiles));
+            let (tile, step, pair) = (column / 16, input / 32, input % 32 / 2);
+            let at = (tile * STEPS + step) * TILE + pair * 64 + column % 16 * 4 + input % 2 * 2;
+            bytes[at..][..2].copy_from_slice(&x.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Compares results with the products of the matrices, added to `before`.
+    fn check(found: &Block, a: &[bf16], b: &[bf16], before: f32) {
+        let rights = b.len() / INPUTS / 16;
+        for (tile, found) in found.0.iter().enumerate() {
+            for (i, j) in (0..16).flat_map(|i| (0..16).map(move |j| (i, j))) {
+                let (row, column) = (tile / rights * 16 + i, tile % rights * 16 + j);
+                let products =
+                    (0..INPUTS).map(|k| a[row * INPUTS + k].to_f32() * b[k * 16 * rights + column].to_f32());
+                assert_eq!(found.0[i][j], products.sum::<f32>() + before);
             }
         }
     }
 
-    fn widen<T: Copy + Into<f64>>(sums: &Block<T>) -> Vec<[[f64; 16]; 16]> {
-        sums.0.iter().map(|sums| sums.0.map(|row| row.map(Into::into))).collect()
+    #[test]
+    fn a_tile_by_four_gives_the_product_of_their_matrices() {
+        let Some(amx) = Amx::new() else { return eprintln!("skipped: no AMX") };
+        // SAFETY: the test has no others.
+        let tiles = unsafe { amx.tiles() };
+        let (a, b) = (elements(16 * INPUTS, 29), elements(INPUTS * 64, 31));
+        // With some bytes behind each row.
+        let row = 2 * INPUTS + 8;
+        let (left, right) = (left(&a, row), right(&b, 4));
+        let left = Operand { bytes: &left, row, tile: 16 * row, step: 64 };
+        let mut sums = Block([Sums([[1.0; 16]; 16]); 4]);
+        tiles.one_by_four(left, Operand::packed(&right, STEPS), STEPS, &mut sums);
+        check(&sums, &a, &b, 0.0);
     }
 
     #[test]
-    fn tiles_of_bf16_give_the_products_of_their_matrices() {
-        // Sums of few bits: exact in any order.
-        let element = |i: usize| bf16::from_f32((i * 29 % 13) as f32 - 6.0);
-        check(
-            2,
-            element,
-            |x| x.to_le_bytes().to_vec(),
-            |tiles, shape, left, right, begin| {
+    fn steps_of_two_tiles_by_two_add_up_to_the_product_of_their_matrices() {
+        let Some(amx) = Amx::new() else { return eprintln!("skipped: no AMX") };
+        // SAFETY: the test has no others.
+        let tiles = unsafe { amx.tiles() };
+        let (a, b) = (elements(32 * INPUTS, 29), elements(INPUTS * 32, 31));
+        let (left, right) = (left(&a, 2 * INPUTS), right(&b, 2));
+        let pair =
+            |tile: &dyn Fn(usize) -> Vec<u8>| -> Pair { [tile(0), tile(1)].concat().try_into().unwrap() };
+        for (begin, before) in [(Begin::Zero, 0.0), (Begin::Load, 1.0)] {
+            for streamed in [Streamed::Left, Streamed::Right] {
                 let mut sums = Block([Sums([[1.0; 16]; 16]); 4]);
-                tiles.bf16(shape, left, right, 3, begin, &mut sums);
-                widen(&sums)
-            },
-        );
-    }
-
-    #[test]
-    fn tiles_of_bytes_give_the_products_of_their_matrices() {
-        let element = |i: usize| (i * 89 % 251) as u8 as i8;
-        check(
-            1,
-            element,
-            |x| x.to_le_bytes().to_vec(),
-            |tiles, shape, left, right, begin| {
-                let mut sums = Block([Sums([[1; 16]; 16]); 4]);
-                tiles.i8(shape, left, right, 3, begin, &mut sums);
-                widen(&sums)
-            },
-        );
+                tiles.begin(begin, &sums);
+                for step in 0..STEPS {
+                    let rows = |tile: usize| {
+                        let row = |i: usize| left[(tile * 16 + i) * 2 * INPUTS + step * 64..][..64].to_vec();
+                        (0..16).flat_map(row).collect()
+                    };
+                    let columns = |tile: usize| right[(tile * STEPS + step) * TILE..][..TILE].to_vec();
+                    tiles.step(streamed, &pair(&rows), &pair(&columns));
+                }
+                tiles.end(&mut sums);
+                check(&sums, &a, &b, before);
+            }
+        }
     }
 
     #[test]

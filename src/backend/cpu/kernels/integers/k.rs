@@ -4,13 +4,16 @@ use super::{Format, bytes};
 use crate::backend::cpu::simd::Integers;
 use crate::quant::k;
 
-/// A format: its name, bytes of a block, then its scales and offsets, then a quarter's codes.
+/// A format: its name, bytes of a block, bits of a code, weights with the same scale, then its scales and offsets, then a quarter's
+/// codes.
 macro_rules! format {
-    ($name:ident, $size:literal, |$s:ident, $block:ident| $scales:expr, |$quarter:ident| $codes:expr) => {
+    ($name:ident, $size:literal, $bits:literal, $run:literal, |$s:ident, $block:ident| $scales:expr, |$quarter:ident| $codes:expr) => {
         pub(crate) struct $name;
 
         impl Format for $name {
             const BLOCK: usize = 256;
+            const BITS: u32 = $bits;
+            const RUN: usize = $run;
             type Bytes = [u8; $size];
             const ZERO: Self::Bytes = [0; $size];
             type Block<'a> = &'a Self::Bytes;
@@ -58,6 +61,8 @@ fn pairs<S: Integers>(s: S, codes: &[u8; 64], quarter: usize) -> S::Codes {
 format!(
     Q2K,
     84,
+    2,
+    16,
     |s, block| {
         let packed = bytes(*block, 0);
         let (d, min) = (s.half(bytes(*block, 80)), s.half(bytes(*block, 82)));
@@ -70,6 +75,8 @@ format!(
 format!(
     Q3K,
     110,
+    3,
+    16,
     |s, block| {
         let sixes = s.signed(k::q3_k_sixes(bytes(*block, 96)));
         let scales = s.fma(sixes, s.splat(1.0), s.splat(-32.0));
@@ -82,13 +89,13 @@ format!(
     }
 );
 
-format!(Q4K, 144, |s, block| sixes(s, bytes(*block, 0)), |quarter| s.fields(
+format!(Q4K, 144, 4, 32, |s, block| sixes(s, bytes(*block, 0)), |quarter| s.fields(
     s.twice(bytes(*block, 16 + 32 * quarter)),
     [0, 4],
     15
 ));
 
-format!(Q5K, 176, |s, block| sixes(s, bytes(*block, 0)), |quarter| {
+format!(Q5K, 176, 5, 32, |s, block| sixes(s, bytes(*block, 0)), |quarter| {
     let shift = 2 * quarter as i32 - 4;
     let high = s.fields(s.twice(bytes(*block, 16)), [shift, shift + 1], 16);
     s.or(s.fields(s.twice(bytes(*block, 48 + 32 * quarter)), [0, 4], 15), high)
@@ -97,6 +104,8 @@ format!(Q5K, 176, |s, block| sixes(s, bytes(*block, 0)), |quarter| {
 format!(
     Q6K,
     210,
+    6,
+    16,
     |s, block| centred(s, bytes(*block, 208), s.signed(*bytes(*block, 192)), 32.0),
     |quarter| {
         let (half, odd) = (quarter / 2, quarter as i32 % 2);

@@ -10,13 +10,15 @@ fn fifth_bits(block: &[u8], at: usize, size: usize) -> u64 {
     a | b << 32
 }
 
-/// A format: its name, bytes of a block, then a block's scales and offsets, then a quarter's codes.
+/// A format: its name, bytes of a block, bits of a code, then a block's scales and offsets, then a quarter's codes.
 macro_rules! format {
-    ($name:ident, $size:literal, |$s:ident, $block:ident| $scales:expr, |$at:ident| $codes:expr) => {
+    ($name:ident, $size:literal, $bits:literal, |$s:ident, $block:ident| $scales:expr, |$at:ident| $codes:expr) => {
         pub(crate) struct $name;
 
         impl Format for $name {
             const BLOCK: usize = 32;
+            const BITS: u32 = $bits;
+            const RUN: usize = 32;
             type Bytes = [u8; 8 * $size];
             const ZERO: Self::Bytes = [0; 8 * $size];
             type Block<'a> = &'a Self::Bytes;
@@ -65,11 +67,11 @@ fn fives<S: Integers>(s: S, block: &[u8], [bits, at]: [usize; 2], size: usize) -
     s.or(nibbles(s, block, at, size), s.select(fifth_bits(block, bits, size), 16))
 }
 
-format!(Q4_0, 18, |s, block| centred(s, *block, 18, 8.0), |at| nibbles(s, *block, at + 2, 18));
-format!(Q4_1, 20, |s, block| above(s, *block, 20), |at| nibbles(s, *block, at + 4, 20));
-format!(Q5_0, 22, |s, block| centred(s, *block, 22, 16.0), |at| fives(s, *block, [at + 2, at + 6], 22));
-format!(Q5_1, 24, |s, block| above(s, *block, 24), |at| fives(s, *block, [at + 4, at + 8], 24));
-format!(Q8_0, 34, |s, block| centred(s, *block, 34, S::BIAS), |at| s
+format!(Q4_0, 18, 4, |s, block| centred(s, *block, 18, 8.0), |at| nibbles(s, *block, at + 2, 18));
+format!(Q4_1, 20, 4, |s, block| above(s, *block, 20), |at| nibbles(s, *block, at + 4, 20));
+format!(Q5_0, 22, 5, |s, block| centred(s, *block, 22, 16.0), |at| fives(s, *block, [at + 2, at + 6], 22));
+format!(Q5_1, 24, 5, |s, block| above(s, *block, 24), |at| fives(s, *block, [at + 4, at + 8], 24));
+format!(Q8_0, 34, 8, |s, block| centred(s, *block, 34, S::BIAS), |at| s
     .flip(s.codes(bytes(*block, at + 2), bytes(*block, at + 36))));
-format!(Iq4Nl, 18, |s, block| centred(s, *block, 18, S::BIAS), |at| s
+format!(Iq4Nl, 18, 8, |s, block| centred(s, *block, 18, S::BIAS), |at| s
     .lookup(&iq4::TABLE, nibbles(s, *block, at + 2, 18)));

@@ -31,6 +31,10 @@ use crate::tensor::DType;
 pub(crate) trait Format {
     /// Weights of a block.
     const BLOCK: usize;
+    /// Bits of the largest code.
+    const BITS: u32 = 8;
+    /// Weights that have the same scale and offset.
+    const RUN: usize = 16;
     /// 256 weights: `[u8; N]`.
     type Bytes: AsRef<[u8]> + AsMut<[u8]>;
     const ZERO: Self::Bytes;

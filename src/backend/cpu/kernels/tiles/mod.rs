@@ -1,56 +1,43 @@
 //! Products of many rows by matrix tiles, with bf16 activations and weights. Uses `simd::amx`.
 //!
 //! Activations are packed to tiles once. Weights become tiles a piece at a time, in the first-level cache, where all rows meet
-//! them; pieces are taken in an order that keeps the activations they meet in the second-level cache. Each product of a row and
-//! an output is summed input by input, two by two, whatever the row is batched with.
+//! them, while the processor multiplies the piece before; pieces are taken in an order that keeps the activations they meet in the
+//! second-level cache. Each product of a row and an output is summed input by input, two by two, whatever the row is batched with.
 
 mod in_out;
+mod matrix;
 mod out_in;
 mod pack;
-mod unpack;
+mod product;
 
 use std::ops::Range;
 
-pub(crate) use self::in_out::InOut;
-pub(crate) use self::out_in::OutIn;
+pub(crate) use self::matrix::Matrix;
 pub(crate) use self::pack::{Pack, Side, TiledRows};
+pub(crate) use self::product::Product;
 use crate::backend::cpu::kernels::pages::{BLOCK, Page};
-use crate::backend::cpu::simd::amx::{Block, Sums, TILE, TILE_ROWS};
+use crate::backend::cpu::simd::amx::{Pair, TILE, TILE_ROWS};
 
 /// Rows or outputs of two tiles side by side, which are what a product takes of each operand.
 const SIDE: usize = 2 * TILE_ROWS;
 const _: () = assert!(SIDE == BLOCK);
 /// Inputs of a tile.
 const STEP: usize = 32;
-/// Steps of a piece of weights.
+/// Steps of a piece of weights: two of them are two thirds of a first-level cache.
 const PIECE: usize = 8;
 /// Bytes of two tiles.
-const PAIR: usize = 2 * TILE;
-/// Bytes of activations that pieces are kept to for a while: half of a second-level cache, which holds sums as well.
-const RESIDENT: usize = 768 << 10;
-
+const PAIR: usize = size_of::<Pair>();
 fn bytes(pages: &[Page]) -> &[u8] {
     // SAFETY: pages are bytes without padding.
     unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), size_of_val(pages)) }
 }
 
-fn bytes_mut(pages: &mut [Page]) -> &mut [u8] {
-    // SAFETY: as above, and all values are bytes.
-    unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), size_of_val(pages)) }
-}
-
-/// A thread's buffers, grown once.
-#[derive(Default)]
-struct Local {
-    piece: Vec<Page>,
-    sums: Vec<Block<f32>>,
-    totals: Vec<Block<f32>>,
-}
-
-const ZERO: Block<f32> = Block([Sums([[0.0; 16]; TILE_ROWS]); 4]);
-
-thread_local! {
-    static LOCAL: std::cell::Cell<Local> = std::cell::Cell::default();
+/// Asks for memory in the second-level cache, at any address.
+#[inline(always)]
+fn ask(address: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a hint.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
 }
 
 /// The pieces of `steps`: cut where those of the activations are.

@@ -1,114 +1,258 @@
-//! Products with matrices stored `[outputs, inputs]`, of any type: weights are the left operand, activations the right one.
+//! Weights stored `[outputs, inputs]`, of any type, to tiles whose rows are outputs. A unit is an output.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
-use super::unpack::Matrix;
-use super::{LOCAL, PAIR, PIECE, RESIDENT, SIDE, TILE, TILE_ROWS, TiledRows, ZERO, bytes, bytes_mut};
-use super::{pieces, transpose};
-use crate::backend::cpu::kernels::Out;
-use crate::backend::cpu::kernels::pages::Page;
-use crate::backend::cpu::simd::amx::{Begin, Block, Operand, Shape, TileJob, Tiles};
-use crate::quant::Factors;
+use super::matrix::{Matrix, Place, Scales, Staged, UNITS, Unpack, Weights};
+use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
+use crate::backend::cpu::kernels::integers::{self, *};
+use crate::backend::cpu::kernels::unpack;
+use crate::backend::cpu::simd::INPUTS;
+use crate::backend::cpu::simd::amx::Tiles;
 use crate::tensor::DType;
 
-/// `out[r, j] = x[r, ..inputs] · weights[j, ..inputs]` for the `j` in `columns`, with weights rounded to bf16.
-pub(crate) struct OutIn<'a> {
-    x: TiledRows<'a>,
-    matrix: Matrix<'a>,
-    columns: Range<usize>,
-    out: Out<'a>,
+/// Half a piece is what the formats of blocks are read by.
+const _: () = assert!(PIECE * STEP == INPUTS && UNITS == SIDE);
+
+/// From the beginning of an output's first line to the end of its last.
+const LINES: usize = (PIECE - 1) * PAIR + 64;
+
+/// The function for a type.
+pub(super) fn unpack(dtype: DType, scales: Scales<'_>) -> Unpack {
+    macro_rules! run {
+        ($format:ident) => {
+            blocks::<$format>
+        };
+    }
+    match (dtype, scales) {
+        (DType::BF16, Scales::None) => copy,
+        (dtype, Scales::None) => integers::with_format!(dtype, run, floats),
+        _ => floats,
+    }
 }
 
-impl<'a> OutIn<'a> {
-    /// # Safety
-    /// Nobody else may use `columns` of the written rows of `out` while this runs.
-    pub(crate) unsafe fn new(
-        x: TiledRows<'a>,
-        weights: &'a [u8], // [outputs, inputs] of `dtype`
-        dtype: DType,
-        inputs: usize,
-        factors: Option<&'a Factors>,
-        columns: Range<usize>,
-        out: Out<'a>,
-    ) -> Self {
-        let matrix = Matrix::new(weights, dtype, inputs, factors);
-        assert!(columns.end <= matrix.outputs() && out.has(&columns));
-        Self { x, matrix, columns, out }
+/// The bytes of a unit in a type that stores 256 weights in `size` bytes, and the tiles from its line on; none where the output does
+/// not exist.
+#[inline(always)]
+fn open<'a, 'b>(
+    matrix: &Matrix<'a>,
+    place: Place,
+    size: usize,
+    out: &'b mut Weights,
+) -> Option<(&'a [u8], &'b mut [u8; LINES])> {
+    if place.unit >= place.columns {
+        return None;
     }
+    let start = place.input / INPUTS * size;
+    let bytes = matrix.data.get((place.column + place.unit) * matrix.row + start..)?;
+    // The same inputs of the output that is unpacked here for the next panel.
+    let ahead = bytes.as_ptr().wrapping_add(SIDE * matrix.row);
+    for line in (0..size + 63).step_by(64) {
+        ask(ahead.wrapping_add(line));
+    }
+    Some((bytes.get(..size.min(matrix.row - start))?, out.get_mut(64 * place.unit..)?.first_chunk_mut()?))
+}
 
-    /// Writes the sums of a panel of [`SIDE`] outputs from `first` on.
-    #[inline(always)]
-    fn end(&self, first: usize, sums: &[Block<f32>]) {
-        let (rows, columns) = (self.x.rows(), self.columns.end);
-        for (block, sums) in sums.iter().enumerate() {
-            for (tile, sums) in sums.0.iter().enumerate() {
-                let column = first + tile / 2 * TILE_ROWS;
-                let row = block * SIDE + tile % 2 * TILE_ROWS;
-                if column >= columns || row >= rows {
-                    continue;
+/// Weights of any type, by way of f32.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+fn floats(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
+    let size = INPUTS / matrix.dtype.block() as usize * matrix.dtype.block_bytes() as usize;
+    let Some((bytes, out)) = open(matrix, place, size, out) else { return };
+    let mut values = [0.0; INPUTS];
+    let known = &mut values[..(matrix.inputs - place.input).min(INPUTS)];
+    unpack::unpack(tiles.floats, matrix.dtype, bytes, known);
+    if let Scales::Factors(factors) = matrix.scales {
+        factors.apply(place.column + place.unit, place.input, known);
+    }
+    for (values, out) in values.as_chunks::<STEP>().0.iter().zip(out.chunks_mut(PAIR)) {
+        let out = out[..64].as_mut_ptr();
+        // SAFETY: a step is two vectors, a line one of bf16; this function has the features.
+        unsafe {
+            let low = _mm512_loadu_ps(values.as_ptr());
+            let high = _mm512_loadu_ps(values.as_ptr().add(16));
+            _mm512_storeu_si512(out.cast(), narrow(low, high));
+        }
+    }
+}
+
+/// Weights that are bf16 already.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+fn copy(matrix: &Matrix<'_>, _: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(matrix, place, 2 * INPUTS, out) else { return };
+    for (step, out) in out.chunks_mut(PAIR).enumerate() {
+        let bytes = bytes.get(2 * STEP * step..).unwrap_or_default();
+        if let Some(line) = bytes.first_chunk::<64>() {
+            out[..64].copy_from_slice(line);
+        } else {
+            out[..64].fill(0);
+            out[..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}
+
+/// Which of 64 codes go to the 16 numbers of a run, each to the lowest byte of four; the others are zeros.
+static RUNS: [[u8; 64]; 4] = {
+    let mut runs = [[0; 64]; 4];
+    let mut i = 0;
+    while i < 64 {
+        runs[i / 16][i % 16 * 4] = i as u8;
+        i += 1;
+    }
+    runs
+};
+
+/// The numbers that codes are.
+static CODES: [f32; 32] = {
+    let mut codes = [0.0; 32];
+    let mut i = 0;
+    while i < 32 {
+        codes[i] = i as f32;
+        i += 1;
+    }
+    codes
+};
+
+/// How the codes of a format become weights.
+#[derive(Clone, Copy)]
+enum By {
+    /// A table of 16 weights for each of the two runs of 32 codes.
+    PairOfLines,
+    /// The same for each of the two runs of 16 codes in a line.
+    PairOfRuns,
+    /// A table of 32 weights for a run of 32 codes.
+    Line,
+    Arithmetic,
+}
+
+impl By {
+    const fn format<F: Format>() -> Self {
+        match (F::BITS, F::RUN) {
+            (0..=4, 32) => Self::PairOfLines,
+            (0..=4, _) => Self::PairOfRuns,
+            (5, 32) => Self::Line,
+            _ => Self::Arithmetic,
+        }
+    }
+}
+
+/// Weights of a format of blocks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
+fn blocks<F: Format>(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(matrix, place, size_of::<F::Bytes>(), out) else { return };
+    let mut padded;
+    let bytes = if bytes.len() == size_of::<F::Bytes>() {
+        // SAFETY: `Bytes` is an array of bytes, and there are as many.
+        unsafe { &*bytes.as_ptr().cast::<F::Bytes>() }
+    } else {
+        padded = F::ZERO;
+        padded.as_mut()[..bytes.len()].copy_from_slice(bytes);
+        &padded
+    };
+    let s = tiles.integers;
+    let block = F::open(bytes);
+    let mut heads = [[0.0; 16]; 2];
+    let [scales, offsets] = F::scales(s, &block);
+    // SAFETY: both are vectors; this function has the features.
+    unsafe {
+        _mm512_storeu_ps(heads[0].as_mut_ptr(), scales);
+        _mm512_storeu_ps(heads[1].as_mut_ptr(), offsets);
+    }
+    // Read from memory each is spread by the load; from the register it takes two shuffles, which there are enough of.
+    let heads = std::hint::black_box(&heads);
+    for quarter in 0..PIECE / 2 {
+        let codes = F::codes(s, &block, quarter);
+        let lines = lines(By::format::<F>(), heads, quarter, codes);
+        for i in 0..2 {
+            let out = out[(2 * quarter + i) * PAIR..][..64].as_mut_ptr();
+            // SAFETY: the slice is a vector; this function has the features.
+            unsafe { _mm512_storeu_si512(out.cast(), lines[i]) };
+        }
+    }
+}
+
+/// The weights of a quarter, in the order of their inputs.
+#[inline(always)]
+fn lines(by: By, heads: &[[f32; 16]; 2], quarter: usize, codes: __m512i) -> [__m512i; 2] {
+    let run = 4 * quarter;
+    // SAFETY: callers have the features.
+    unsafe {
+        match by {
+            By::PairOfLines => {
+                let upper = _mm512_maskz_set1_epi8(0xffff_ffff_0000_0000, 16);
+                let table = table(heads, [run, run + 2], [0, 0]);
+                let [first, second] = spread(_mm512_or_si512(codes, upper));
+                [_mm512_permutexvar_epi16(first, table), _mm512_permutexvar_epi16(second, table)]
+            }
+            By::PairOfRuns => {
+                let upper = _mm512_maskz_set1_epi8(0xffff_0000_ffff_0000, 16);
+                let [first, second] = spread(_mm512_or_si512(codes, upper));
+                let tables = [table(heads, [run, run + 1], [0, 0]), table(heads, [run + 2, run + 3], [0, 0])];
+                [_mm512_permutexvar_epi16(first, tables[0]), _mm512_permutexvar_epi16(second, tables[1])]
+            }
+            By::Line => {
+                let [first, second] = spread(codes);
+                let tables = [table(heads, [run; 2], [0, 16]), table(heads, [run + 2; 2], [0, 16])];
+                [_mm512_permutexvar_epi16(first, tables[0]), _mm512_permutexvar_epi16(second, tables[1])]
+            }
+            By::Arithmetic => {
+                let mut runs = [_mm512_setzero_ps(); 4];
+                // No closures where vectors are: they would not be compiled with the instructions.
+                for i in 0..4 {
+                    let places = _mm512_loadu_si512(RUNS[i].as_ptr().cast());
+                    let codes = _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, places, codes);
+                    runs[i] = weights(heads, run + i, _mm512_cvtepi32_ps(codes));
                 }
-                let count = (columns - column).min(TILE_ROWS);
-                // SAFETY: a tile is 16 lines; `start` checks that `count` places exist, which the mask leaves, and the caller of
-                // `new` promised their exclusive use. The job runs with AMX, whose proof includes these instructions.
-                unsafe {
-                    let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
-                    for i in 0..TILE_ROWS {
-                        lines[i] = _mm512_load_si512(sums.0[i].as_ptr().cast());
-                    }
-                    let lines = transpose(lines);
-                    for i in 0..TILE_ROWS.min(rows - row) {
-                        let line = lines[i];
-                        let out = self.out.start(row + i, column, count);
-                        _mm512_mask_storeu_ps(out, u16::MAX >> (16 - count), _mm512_castsi512_ps(line));
-                    }
-                }
+                [narrow(runs[0], runs[1]), narrow(runs[2], runs[3])]
             }
         }
     }
 }
 
-impl TileJob for OutIn<'_> {
-    #[inline(always)]
-    fn run(self, tiles: &Tiles) {
-        // Taken out and put back: a closure would not be compiled with the instructions.
-        let mut local = LOCAL.take();
-        let blocks = self.x.blocks();
-        let panels = self.columns.len().div_ceil(SIDE);
-        local.sums.resize(panels * blocks, ZERO);
-        local.piece.resize(PIECE / 2, Page::default());
-        let all = self.matrix.steps();
-        // Whole pieces whose activations stay in the cache while all outputs go by.
-        let span = (RESIDENT / (blocks * PIECE * PAIR)).max(1) * PIECE;
-        for start in (0..all).step_by(span) {
-            let end = all.min(start + span);
-            for (panel, sums) in local.sums.chunks_exact_mut(blocks).enumerate() {
-                let first = self.columns.start + panel * SIDE;
-                for steps in pieces(start..end) {
-                    let outputs = first..self.columns.end.min(first + SIDE);
-                    self.matrix.unpack(tiles, outputs, steps.clone(), bytes_mut(&mut local.piece));
-                    let begin = if steps.start == 0 { Begin::Zero } else { Begin::Load };
-                    let piece = bytes(&local.piece);
-                    let left = Operand { bytes: piece, row: 64, tile: TILE, step: PAIR };
-                    for (block, sums) in sums.iter_mut().enumerate() {
-                        let right = self.x.operand(block, &steps);
-                        tiles.bf16(Shape::TwoByTwo, left, right, steps.len(), begin, sums);
-                    }
-                }
-                if end == all {
-                    self.end(first, sums);
-                }
-            }
-        }
-        LOCAL.set(local);
+/// 16 weights of a run.
+///
+/// # Safety
+/// The processor must have AVX-512 F; callers are compiled with it.
+#[inline(always)]
+unsafe fn weights(heads: &[[f32; 16]; 2], run: usize, codes: __m512) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe { _mm512_fmsub_ps(codes, _mm512_set1_ps(heads[0][run]), _mm512_set1_ps(heads[1][run])) }
+}
+
+/// The weights of 16 codes of a run, and of 16 of another, each from a code on.
+///
+/// # Safety
+/// The processor must have AVX-512 BF16; callers are compiled with it.
+#[inline(always)]
+unsafe fn table(heads: &[[f32; 16]; 2], runs: [usize; 2], from: [usize; 2]) -> __m512i {
+    let [low, high] = from.map(|code| CODES[code..][..16].as_ptr());
+    // SAFETY: the slices are vectors; the rest is the caller's.
+    unsafe {
+        let low = weights(heads, runs[0], _mm512_loadu_ps(low));
+        let high = weights(heads, runs[1], _mm512_loadu_ps(high));
+        narrow(low, high)
+    }
+}
+
+/// Codes as 16 bits each.
+///
+/// # Safety
+/// The processor must have AVX-512 BW; callers are compiled with it.
+#[inline(always)]
+unsafe fn spread(codes: __m512i) -> [__m512i; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        [
+            _mm512_cvtepu8_epi16(_mm512_castsi512_si256(codes)),
+            _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64::<1>(codes)),
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Side;
     use super::super::tests::{Sizes, check, random_bytes, values};
+    use super::super::{Matrix, Product, Side};
     use super::*;
+    use crate::backend::cpu::kernels::Out;
     use crate::backend::cpu::shared::Shared;
     use crate::quant;
 
@@ -130,13 +274,13 @@ mod tests {
         };
         let weight = |i: usize, j: usize| half::bf16::from_f32(known[j * inputs + i]).to_f32();
         check(&dtype.to_string(), sizes, Side::Right, weight, |amx, x, out| {
-            let buffer = Shared::new(out);
+            let (buffer, matrix) = (Shared::new(out), Matrix::out_in(&weights, dtype, inputs, None));
             // Not from the first output on, nor to the last.
             let columns = [0..outputs.min(35), outputs.min(35)..outputs];
             for columns in columns {
                 let out = Out::rows(&buffer, 0, outputs);
                 // SAFETY: nobody else uses the buffer.
-                amx.enter_tiles(unsafe { OutIn::new(x, &weights, dtype, inputs, None, columns, out) });
+                amx.enter_tiles(unsafe { Product::new(x, matrix, columns, out) });
             }
         });
     }

@@ -7,7 +7,7 @@ use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, bytes, narrow, pieces, tra
 use crate::backend::cpu::kernels::Rows;
 use crate::backend::cpu::kernels::pages::{Page, block_pages};
 use crate::backend::cpu::shared::Shared;
-use crate::backend::cpu::simd::amx::{Operand, TileJob, Tiles};
+use crate::backend::cpu::simd::amx::{Pair, TileJob, Tiles};
 
 /// Which operand of the products activations are: weights are the other, as it suits their layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,9 @@ impl<'a> TiledRows<'a> {
     }
 
     /// The tiles of a block of rows for `steps`, which lie in one piece.
-    pub(super) fn operand(&self, block: usize, steps: &Range<usize>) -> Operand<'a> {
+    pub(super) fn steps(&self, block: usize, steps: &Range<usize>) -> &'a [Pair] {
         let start = place(self.blocks(), self.steps, block, steps.start);
-        Operand { bytes: &bytes(self.pages)[start..][..steps.len() * PAIR], row: 64, tile: TILE, step: PAIR }
+        bytes(self.pages)[start..][..steps.len() * PAIR].as_chunks().0
     }
 }
 

@@ -1,0 +1,147 @@
+//! Matrices of weights, a piece at a time.
+
+use std::ops::Range;
+
+use super::{PAIR, PIECE, Side, in_out, out_in};
+use crate::backend::cpu::kernels::{BF16, Element, I8, holds};
+use crate::backend::cpu::simd::amx::Tiles;
+use crate::quant::Factors;
+use crate::tensor::DType;
+
+/// Tiles of a piece of weights: `[steps, 2 tiles]`.
+pub(super) type Weights = [u8; PIECE * PAIR];
+
+/// Units that a piece is unpacked in: small, so that products go on between them.
+pub(super) const UNITS: usize = 32;
+
+/// Which weights a unit is.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The first of the panel's outputs, and how many there are.
+    pub(super) column: usize,
+    pub(super) columns: usize,
+    /// The panel's number among those that take turns.
+    pub(super) turn: usize,
+    /// The half's first input.
+    pub(super) input: usize,
+    /// Of [`UNITS`].
+    pub(super) unit: usize,
+}
+
+/// A function that unpacks one unit. What is beyond the inputs becomes zeros; what is beyond the outputs, anything.
+///
+/// # Safety
+/// The processor must have all that `Amx` proves.
+pub(super) type Unpack = unsafe fn(&Matrix<'_>, &Tiles, Place, &mut Staged, &mut Weights);
+
+/// Weights of a piece for panels that take turns, as they are stored: what the first panel reads for all of them.
+pub(super) type Staged = Vec<u8>;
+
+/// What elements are multiplied by.
+#[derive(Clone, Copy)]
+pub(super) enum Scales<'a> {
+    None,
+    Factors(&'a Factors),
+    /// For so many inputs each.
+    Groups(usize, &'a [u8]), // bf16 [groups, outputs]
+}
+
+/// A matrix, and how it becomes tiles of bf16.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) dtype: DType,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Bytes of a row of `data`.
+    pub(super) row: usize,
+    pub(super) scales: Scales<'a>,
+    /// Panels whose weights lie side by side in memory, and take turns.
+    pub(super) together: usize,
+    pub(super) unpack: Unpack,
+    pub(super) side: Side,
+}
+
+impl<'a> Matrix<'a> {
+    /// Of any type.
+    pub(crate) fn out_in(
+        data: &'a [u8], // [outputs, inputs] of `dtype`
+        dtype: DType,
+        inputs: usize,
+        factors: Option<&'a Factors>,
+    ) -> Self {
+        assert!(inputs > 0 && inputs.is_multiple_of(dtype.block() as usize));
+        let row = inputs / dtype.block() as usize * dtype.block_bytes() as usize;
+        let outputs = data.len() / row;
+        let scales = factors.map_or(Scales::None, Scales::Factors);
+        let unpack = out_in::unpack(dtype, scales);
+        Self { data, dtype, inputs, outputs, row, scales, together: 1, unpack, side: Side::Right }
+    }
+
+    /// Of 8-bit integers with scales for groups of `group` inputs.
+    pub(crate) fn integers(
+        data: &'a [u8], // [inputs, outputs]
+        [inputs, outputs]: [usize; 2],
+        group: usize,
+        scales: &'a [u8], // bf16 [groups, outputs]
+    ) -> Self {
+        assert!(holds(scales, &[inputs.div_ceil(group), outputs, 2]));
+        Self::in_out::<I8>(DType::I8, data, [inputs, outputs], Scales::Groups(group, scales))
+    }
+
+    /// Of bf16.
+    pub(crate) fn numbers(
+        data: &'a [u8], // [inputs, outputs]
+        shape: [usize; 2],
+    ) -> Self {
+        Self::in_out::<BF16>(DType::BF16, data, shape, Scales::None)
+    }
+
+    /// Makes room for what is staged.
+    pub(super) fn reserve(&self, staged: &mut Staged) {
+        if self.side == Side::Left {
+            let size = in_out::STAGED * self.dtype.block_bytes() as usize;
+            staged.resize(staged.len().max(size), 0);
+        }
+    }
+
+    fn in_out<E: Element>(
+        dtype: DType,
+        data: &'a [u8],
+        [inputs, outputs]: [usize; 2],
+        scales: Scales<'a>,
+    ) -> Self {
+        assert!(holds(data, &[inputs, outputs, E::SIZE]));
+        let (row, together, unpack) = (outputs * E::SIZE, in_out::TOGETHER, in_out::unpack::<E>);
+        Self { data, dtype, inputs, outputs, row, scales, together, unpack, side: Side::Left }
+    }
+}
+
+/// Some units of a piece that are still to be unpacked.
+pub(super) struct Units<'a> {
+    matrix: &'a Matrix<'a>,
+    column: usize,
+    columns: usize,
+    turn: usize,
+    input: usize,
+    units: Range<usize>,
+}
+
+impl<'a> Units<'a> {
+    /// All of the half from `input` on; none where the matrix ends before.
+    pub(super) fn new(matrix: &'a Matrix<'a>, columns: Range<usize>, turn: usize, input: usize) -> Self {
+        let units = if input < matrix.inputs { 0..UNITS } else { 0..0 };
+        Self { matrix, column: columns.start, columns: columns.len(), turn, input, units }
+    }
+
+    /// The next few.
+    #[inline(always)]
+    pub(super) fn some(&mut self, tiles: &Tiles, count: usize, staged: &mut Staged, out: &mut Weights) {
+        for unit in self.units.by_ref().take(count) {
+            let Self { matrix, column, columns, turn, input, .. } = *self;
+            let place = Place { column, columns, turn, input, unit };
+            // SAFETY: `tiles` is there, so the processor has all that `Amx` proves.
+            unsafe { (matrix.unpack)(matrix, tiles, place, staged, out) };
+        }
+    }
+}

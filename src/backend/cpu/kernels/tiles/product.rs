@@ -1,0 +1,200 @@
+//! The product of packed activations with a matrix.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::matrix::{Matrix, Staged, UNITS, Units, Weights};
+use super::{PAIR, PIECE, SIDE, STEP, Side, TILE_ROWS, TiledRows, transpose};
+use crate::backend::cpu::kernels::Out;
+use crate::backend::cpu::simd::amx::{Begin, Block, Pair, Streamed, Sums, TileJob, Tiles};
+
+/// Bytes of activations that pieces are kept to for a while: a third of a second-level cache, which holds sums and weights as well.
+const RESIDENT: usize = 768 << 10;
+
+/// `out[r, j] = x[r, ..inputs] · weights[.., j]` for the `j` in `columns`, with weights rounded to bf16.
+pub(crate) struct Product<'a> {
+    x: TiledRows<'a>,
+    matrix: Matrix<'a>,
+    columns: Range<usize>,
+    out: Out<'a>,
+}
+
+/// A thread's buffers, grown once.
+#[derive(Default)]
+struct Local {
+    /// A piece of weights, and the next one.
+    weights: Vec<Piece>, // [2]
+    staged: Staged,
+    sums: Vec<Block>, // [panels, blocks]
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+struct Piece(Weights);
+
+thread_local! {
+    static LOCAL: std::cell::Cell<Local> = std::cell::Cell::default();
+}
+
+const ZERO: Block = Block([Sums([[0.0; 16]; TILE_ROWS]); 4]);
+
+/// A panel of [`SIDE`] outputs, and the steps of a piece.
+struct Place {
+    panel: usize,
+    steps: Range<usize>,
+}
+
+/// The pieces of a matrix in the order they are worked on: panel by panel, or some panels at a time, those whose activations stay in
+/// the cache, then the next.
+struct Course {
+    panels: usize,
+    /// Steps of the matrix.
+    all: usize,
+    /// Steps whose activations stay, whole pieces.
+    span: usize,
+    /// Panels that take turns, piece by piece.
+    together: usize,
+    panel: usize,
+    start: usize,
+}
+
+impl Iterator for Course {
+    type Item = Place;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Place> {
+        if self.start >= self.all || self.panels == 0 {
+            return None;
+        }
+        let place = Place { panel: self.panel, steps: self.start..self.all.min(self.start + PIECE) };
+        let panel = self.panel / self.together * self.together;
+        let last = self.panels.min(panel + self.together);
+        let first = self.start / self.span * self.span;
+        let end = self.all.min(first + self.span);
+        (self.panel, self.start) = if self.panel + 1 < last {
+            (self.panel + 1, self.start)
+        } else if place.steps.end < end {
+            (panel, place.steps.end)
+        } else if last < self.panels {
+            (last, first)
+        } else {
+            (0, end)
+        };
+        Some(place)
+    }
+}
+
+impl<'a> Product<'a> {
+    /// # Safety
+    /// Nobody else may use `columns` of the written rows of `out` while this runs.
+    pub(crate) unsafe fn new(
+        x: TiledRows<'a>,
+        matrix: Matrix<'a>,
+        columns: Range<usize>,
+        out: Out<'a>,
+    ) -> Self {
+        assert!(columns.end <= matrix.outputs && out.has(&columns));
+        Self { x, matrix, columns, out }
+    }
+
+    /// The units of a piece.
+    #[inline(always)]
+    fn units(&self, place: &Place) -> Units<'_> {
+        let first = self.columns.start + place.panel * SIDE;
+        let columns = first..self.columns.end.min(first + SIDE);
+        Units::new(&self.matrix, columns, place.panel % self.matrix.together, place.steps.start * STEP)
+    }
+
+    #[inline(always)]
+    fn step(&self, tiles: &Tiles, weights: &Pair, x: &Pair) {
+        match self.matrix.side {
+            Side::Left => tiles.step(Streamed::Left, x, weights),
+            Side::Right => tiles.step(Streamed::Right, weights, x),
+        }
+    }
+
+    /// Writes the sums of a panel.
+    #[inline(always)]
+    fn end(&self, panel: usize, sums: &[Block]) {
+        let (rows, columns) = (self.x.rows(), self.columns.end);
+        let first = self.columns.start + panel * SIDE;
+        for (block, sums) in sums.iter().enumerate() {
+            for (tile, sums) in sums.0.iter().enumerate() {
+                let (of_row, of_column) = match self.matrix.side {
+                    Side::Left => (tile / 2, tile % 2),
+                    Side::Right => (tile % 2, tile / 2),
+                };
+                let (row, column) = (block * SIDE + of_row * TILE_ROWS, first + of_column * TILE_ROWS);
+                if column >= columns || row >= rows {
+                    continue;
+                }
+                let count = (columns - column).min(TILE_ROWS);
+                // SAFETY: a tile is 16 lines; `start` checks that `count` places exist, which the mask leaves, and the caller of
+                // `new` promised their exclusive use. The job runs with AMX, whose proof includes these instructions.
+                unsafe {
+                    let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
+                    for i in 0..TILE_ROWS {
+                        lines[i] = _mm512_load_si512(sums.0[i].as_ptr().cast());
+                    }
+                    if self.matrix.side == Side::Right {
+                        lines = transpose(lines);
+                    }
+                    for i in 0..TILE_ROWS.min(rows - row) {
+                        let line = _mm512_castsi512_ps(lines[i]);
+                        let out = self.out.start(row + i, column, count);
+                        _mm512_mask_storeu_ps(out, u16::MAX >> (16 - count), line);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl TileJob for Product<'_> {
+    /// While a piece of weights is multiplied the next one is unpacked, evenly spread over the steps.
+    #[inline(always)]
+    fn run(self, tiles: &Tiles) {
+        // Taken out and put back: a closure would not be compiled with the instructions.
+        let mut local = LOCAL.take();
+        let blocks = self.x.blocks();
+        let panels = self.columns.len().div_ceil(SIDE);
+        let all = self.matrix.inputs.div_ceil(STEP);
+        let span = (RESIDENT / (blocks * PIECE * PAIR).max(1)).max(1) * PIECE;
+        local.sums.resize(panels * blocks, ZERO);
+        local.weights.resize(2, Piece([0; _]));
+        let staged = &mut local.staged;
+        self.matrix.reserve(staged);
+        let [now, then] = &mut local.weights[..] else { return };
+        let (mut now, mut then) = (&mut now.0, &mut then.0);
+        let mut course = Course { panels, all, span, together: self.matrix.together, panel: 0, start: 0 };
+        let mut next = course.next();
+        if let Some(place) = &next {
+            self.units(place).some(tiles, UNITS, staged, now);
+        }
+        while let Some(place) = next {
+            next = course.next();
+            let mut units = next.as_ref().map(|next| self.units(next));
+            let begin = if place.steps.start == 0 { Begin::Zero } else { Begin::Load };
+            let panel = &mut local.sums[place.panel * blocks..][..blocks];
+            let steps = blocks * place.steps.len();
+            let mut due = 0;
+            for (block, sums) in panel.iter_mut().enumerate() {
+                tiles.begin(begin, sums);
+                for (weights, x) in now.as_chunks().0.iter().zip(self.x.steps(block, &place.steps)) {
+                    self.step(tiles, weights, x);
+                    if let Some(units) = &mut units {
+                        due += UNITS;
+                        units.some(tiles, due / steps, staged, then);
+                        due %= steps;
+                    }
+                }
+                tiles.end(sums);
+            }
+            if place.steps.end == all {
+                self.end(place.panel, panel);
+            }
+            std::mem::swap(&mut now, &mut then);
+        }
+        LOCAL.set(local);
+    }
+}

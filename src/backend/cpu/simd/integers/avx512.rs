@@ -125,6 +125,37 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> __m512i {
+        const { assert!(N.is_power_of_two() && N >= 256) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
+        unsafe {
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(low.as_ptr().cast()));
+            let high = _mm512_maskz_set1_epi32(high, 256 & (N as i32 - 1));
+            _mm512_i32gather_epi32::<4>(_mm512_or_si512(low, high), grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> __m512i {
+        const { assert!(N.is_power_of_two()) };
+        // SAFETY: `self` proves the instructions; the mask keeps numbers within the grid.
+        unsafe {
+            let words = _mm_set_epi64x(points[1].cast_signed(), points[0].cast_signed());
+            let numbers = _mm256_and_si256(_mm256_cvtepu16_epi32(words), _mm256_set1_epi32(N as i32 - 1));
+            _mm512_i32gather_epi64::<8>(numbers, grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn signs(self, codes: __m512i, negative: u64) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bias = _mm512_set1_epi8(-128);
+            _mm512_mask_sub_epi8(_mm512_or_si512(codes, bias), negative, bias, codes)
+        }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_set1_ps(x) }

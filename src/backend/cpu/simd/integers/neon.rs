@@ -156,6 +156,40 @@ unsafe impl Integers for Dot {
     }
 
     #[inline(always)]
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [uint8x16_t; 4] {
+        const { assert!(N.is_power_of_two()) };
+        let point = |i: usize| {
+            let number = usize::from(low[i]) | usize::from(high >> i & 1) << 8;
+            u128::from(u32::from_le_bytes(grid[number % N])) << (32 * (i % 4))
+        };
+        let vector = |first: usize| (first..first + 4).fold(0, |all, i| all | point(i));
+        // SAFETY: `self` proves the instructions; the numbers are vectors.
+        unsafe {
+            let load = |vector: u128| vld1q_u8(vector.to_le_bytes().as_ptr());
+            [load(vector(0)), load(vector(4)), load(vector(8)), load(vector(12))]
+        }
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> [uint8x16_t; 4] {
+        const { assert!(N.is_power_of_two()) };
+    }
+
+    #[inline(always)]
+    fn signs(self, codes: [uint8x16_t; 4], negative: u64) -> [uint8x16_t; 4] {
+        let negative = self.select(negative, 255);
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            [
+                vsubq_u8(veorq_u8(codes[0], negative[0]), negative[0]),
+                vsubq_u8(veorq_u8(codes[1], negative[1]), negative[1]),
+                vsubq_u8(veorq_u8(codes[2], negative[2]), negative[2]),
+                vsubq_u8(veorq_u8(codes[3], negative[3]), negative[3]),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instructions.
         [unsafe { vdupq_n_f32(x) }; 4]

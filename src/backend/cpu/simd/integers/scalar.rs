@@ -54,6 +54,24 @@ unsafe impl Integers for Scalar {
         self.flip(codes.map(|code| table[usize::from(code & 15)].cast_unsigned()))
     }
 
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = usize::from(low[i / 4]) | usize::from(high >> (i / 4) & 1) << 8;
+            grid[point % N][i % 4]
+        })
+    }
+
+    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = (points[i / 32] >> (i % 32 / 8 * 16)) as u16;
+            grid[usize::from(point) % N][i % 8]
+        })
+    }
+
+    fn signs(self, codes: [u8; 64], negative: u64) -> [u8; 64] {
+        std::array::from_fn(|i| if negative >> i & 1 == 1 { 128 - codes[i] } else { 128 + codes[i] })
+    }
+
     fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]
     }

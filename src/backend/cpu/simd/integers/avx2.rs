@@ -80,15 +80,16 @@ fn fours<const N: usize>(_: Avx2, grid: &[[u8; 4]; N], low: [u8; 8], high: u8) -
     }
 }
 
-/// Four points of eight coordinates.
+/// Points of eight coordinates that eight numbers name.
 #[inline(always)]
-fn eights<const N: usize>(_: Avx2, grid: &[[u8; 8]; N], points: u64) -> __m256i {
+fn eights<const N: usize>(_: Avx2, grid: &[[u8; 8]; N], numbers: __m256i) -> [__m256i; 2] {
     const { assert!(N.is_power_of_two()) };
     // SAFETY: the value proves the instructions; the mask keeps numbers within the grid.
     unsafe {
-        let numbers = _mm_cvtepu16_epi32(_mm_cvtsi64_si128(points.cast_signed()));
-        let numbers = _mm_and_si128(numbers, _mm_set1_epi32(N as i32 - 1));
-        _mm256_i32gather_epi64::<8>(grid.as_ptr().cast(), numbers)
+        let numbers = _mm256_and_si256(numbers, _mm256_set1_epi32(N as i32 - 1));
+        let (first, last) = (_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+        let grid = grid.as_ptr().cast();
+        [_mm256_i32gather_epi64::<8>(grid, first), _mm256_i32gather_epi64::<8>(grid, last)]
     }
 }
 
@@ -168,8 +169,28 @@ unsafe impl Integers for Avx2 {
     }
 
     #[inline(always)]
-    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> [__m256i; 2] {
-        [eights(self, grid, points[0]), eights(self, grid, points[1])]
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        let numbers = unsafe {
+            let low = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(low)));
+            let high = _mm256_set1_epi32(high.cast_signed());
+            let high = _mm256_srlv_epi32(high, _mm256_loadu_si256(shifts.as_ptr().cast()));
+            _mm256_or_si256(low, _mm256_slli_epi32::<8>(high))
+        };
+        eights(self, grid, numbers)
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        let numbers = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().cast())) };
+        eights(self, grid, numbers)
     }
 
     #[inline(always)]

@@ -136,12 +136,31 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> __m512i {
-        const { assert!(N.is_power_of_two()) };
-        // SAFETY: `self` proves the instructions; the mask keeps numbers within the grid.
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> __m512i {
+        const { assert!(N.is_power_of_two() && N >= 256) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
         unsafe {
-            let words = _mm_set_epi64x(points[1].cast_signed(), points[0].cast_signed());
-            let numbers = _mm256_and_si256(_mm256_cvtepu16_epi32(words), _mm256_set1_epi32(N as i32 - 1));
+            let low = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(low)));
+            let high = _mm256_set1_epi32(high.cast_signed());
+            let high = _mm256_srlv_epi32(high, _mm256_loadu_si256(shifts.as_ptr().cast()));
+            let high = _mm256_and_si256(_mm256_slli_epi32::<8>(high), _mm256_set1_epi32(N as i32 - 256));
+            _mm512_i32gather_epi64::<8>(_mm256_or_si256(low, high), grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> __m512i {
+        const { assert!(N.is_power_of_two()) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
+        unsafe {
+            let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().cast()));
+            let numbers = _mm256_and_si256(numbers, _mm256_set1_epi32(N as i32 - 1));
             _mm512_i32gather_epi64::<8>(numbers, grid.as_ptr().cast())
         }
     }

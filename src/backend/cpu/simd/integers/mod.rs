@@ -71,8 +71,16 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn lookup(self, table: &[i8; 16], codes: Self::Codes) -> Self::Codes;
     /// Points of four coordinates: bytes with a ninth bit each from `high`, as far as the grid has numbers, name them.
     fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> Self::Codes;
-    /// Points of eight coordinates: words, as far as the grid has numbers, name them.
-    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> Self::Codes;
+    /// Points of eight coordinates: bytes name them with upper bits, as many as the grid has numbers, from bit `shifts` of `high` on.
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> Self::Codes;
+    /// Points of eight coordinates: the lower bits of words, as many as the grid has numbers, name them.
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> Self::Codes;
     /// Codes below 128, negative where `negative` has a bit, [`BIAS`](Self::BIAS) more than they are.
     fn signs(self, codes: Self::Codes, negative: u64) -> Self::Codes;
 

@@ -59,6 +59,20 @@ static BYTES: [[u8; 16]; 4] = {
 static BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Dot {
+    /// The points that the lower bits of numbers name.
+    #[inline(always)]
+    fn points<const N: usize>(self, grid: &[[u8; 8]; N], numbers: [usize; 8]) -> [uint8x16_t; 4] {
+        // SAFETY: `self` proves the instructions; a point is half a vector.
+        unsafe {
+            let mut codes = [vdupq_n_u8(0); 4];
+            for i in 0..4 {
+                let first = vld1_u8(grid[numbers[2 * i] % N].as_ptr());
+                codes[i] = vcombine_u8(first, vld1_u8(grid[numbers[2 * i + 1] % N].as_ptr()));
+            }
+            codes
+        }
+    }
+
     /// Bytes as numbers.
     #[inline(always)]
     fn numbers(self, x: uint8x16_t) -> [float32x4_t; 4] {
@@ -157,22 +171,38 @@ unsafe impl Integers for Dot {
 
     #[inline(always)]
     fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [uint8x16_t; 4] {
-        const { assert!(N.is_power_of_two()) };
-        let point = |i: usize| {
+        let mut points = [0_u32; 16];
+        for i in 0..16 {
             let number = usize::from(low[i]) | usize::from(high >> i & 1) << 8;
-            u128::from(u32::from_le_bytes(grid[number % N])) << (32 * (i % 4))
-        };
-        let vector = |first: usize| (first..first + 4).fold(0, |all, i| all | point(i));
-        // SAFETY: `self` proves the instructions; the numbers are vectors.
-        unsafe {
-            let load = |vector: u128| vld1q_u8(vector.to_le_bytes().as_ptr());
-            [load(vector(0)), load(vector(4)), load(vector(8)), load(vector(12))]
+            points[i] = u32::from_le_bytes(grid[number % N]);
         }
+        let points = points.as_ptr().cast();
+        // SAFETY: `self` proves the instructions; the array is four vectors.
+        unsafe { [vld1q_u8(points), vld1q_u8(points.add(16)), vld1q_u8(points.add(32)), vld1q_u8(points.add(48))] }
     }
 
     #[inline(always)]
-    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> [uint8x16_t; 4] {
-        const { assert!(N.is_power_of_two()) };
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [uint8x16_t; 4] {
+        let mut numbers = [0; 8];
+        for i in 0..8 {
+            numbers[i] = usize::from(low[i]) | ((high >> shifts[i]) as usize) << 8;
+        }
+        self.points(grid, numbers)
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [uint8x16_t; 4] {
+        let mut numbers = [0; 8];
+        for i in 0..8 {
+            numbers[i] = usize::from(u16::from_le_bytes([words[2 * i], words[2 * i + 1]]));
+        }
+        self.points(grid, numbers)
     }
 
     #[inline(always)]

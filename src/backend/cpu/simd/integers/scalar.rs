@@ -61,9 +61,22 @@ unsafe impl Integers for Scalar {
         })
     }
 
-    fn eights<const N: usize>(self, grid: &[[u8; 8]; N], points: [u64; 2]) -> [u8; 64] {
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [u8; 64] {
         std::array::from_fn(|i| {
-            let point = (points[i / 32] >> (i % 32 / 8 * 16)) as u16;
+            let point = usize::from(low[i / 8]) | ((high >> shifts[i / 8]) as usize) << 8;
+            grid[point % N][i % 8]
+        })
+    }
+
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = u16::from_le_bytes([words[i / 8 * 2], words[i / 8 * 2 + 1]]);
             grid[usize::from(point) % N][i % 8]
         })
     }

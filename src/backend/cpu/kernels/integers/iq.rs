@@ -5,80 +5,57 @@ use super::{Format, bytes};
 use crate::backend::cpu::simd::Integers;
 use crate::quant::grids;
 
-/// A super-block with its signs taken apart.
-pub(crate) struct Block<'a, const SIZE: usize> {
-    bytes: &'a [u8; SIZE],
-    signs: [u64; 4],
-}
-
-/// A format: its name, bytes of a block, then its signs, its scales and offsets, and a quarter's codes.
+/// A format: its name, bytes of a block, then its scales and offsets, then a quarter's codes.
 macro_rules! format {
-    (
-        $name:ident,
-        $size:literal,
-        |$bytes:ident| $signs:expr,
-        |$s:ident, $block:ident| $scales:expr,
-        |$quarter:ident| $codes:expr
-    ) => {
+    ($name:ident, $size:literal, |$s:ident, $block:ident| $scales:expr, |$quarter:ident| $codes:expr) => {
         pub(crate) struct $name;
 
         impl Format for $name {
             const BLOCK: usize = 256;
             type Bytes = [u8; $size];
             const ZERO: Self::Bytes = [0; $size];
-            type Block<'a> = Block<'a, $size>;
+            type Block<'a> = &'a Self::Bytes;
 
             #[inline(always)]
-            fn open($bytes: &Self::Bytes) -> Block<'_, $size> {
-                Block { bytes: $bytes, signs: $signs }
+            fn open(bytes: &Self::Bytes) -> &Self::Bytes {
+                bytes
             }
 
             #[inline(always)]
-            fn scales<S: Integers>($s: S, $block: &Block<'_, $size>) -> [S::Sixteen; 2] {
+            fn scales<S: Integers>($s: S, $block: &&Self::Bytes) -> [S::Sixteen; 2] {
                 $scales
             }
 
             #[inline(always)]
-            fn codes<S: Integers>($s: S, $block: &Block<'_, $size>, $quarter: usize) -> S::Codes {
+            fn codes<S: Integers>($s: S, $block: &&Self::Bytes, $quarter: usize) -> S::Codes {
                 $codes
             }
         }
     };
 }
 
-/// `N` numbers of eight bytes.
+/// Four bytes as a number.
 #[inline(always)]
-fn quad_words<const N: usize>(block: &[u8], at: usize) -> [u64; N] {
-    let mut words = [0; N];
-    for i in 0..N {
-        words[i] = u64::from_le_bytes(*bytes(block, at + 8 * i));
-    }
-    words
+fn double_word(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(*bytes(block, at))
 }
 
-/// Signs of 64 weights each, of which every eighth is not kept: it makes the number of negative ones in its eight even. Each byte has seven.
+/// Eight bytes as a number.
 #[inline(always)]
-fn even(sevens: [u64; 4]) -> [u64; 4] {
-    let mut signs = [0; 4];
-    for i in 0..4 {
-        let parity = sevens[i] ^ sevens[i] << 4;
-        let parity = parity ^ parity << 2;
-        let parity = parity ^ parity << 1;
-        signs[i] = sevens[i] | parity & 0x8080_8080_8080_8080;
-    }
-    signs
+fn quad_word(block: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes(block, at))
 }
 
-/// Four times seven bits in the lowest 28 of each double word, a byte each.
+/// The signs of 64 weights from the lowest 28 bits of two double words: seven for each eight, an even number of which is negative.
 #[inline(always)]
-fn sevens(packed: [u64; 4]) -> [u64; 4] {
-    let mut sevens = [0; 4];
-    for i in 0..4 {
-        let packed = packed[i];
-        let fourteens = packed & 0x0000_3fff_0000_3fff | (packed & 0x0fff_c000_0fff_c000) << 2;
-        sevens[i] = fourteens & 0x007f_007f_007f_007f | (fourteens & 0x3f80_3f80_3f80_3f80) << 1;
-    }
-    sevens
+fn even(packed: u64) -> u64 {
+    let fourteens = packed & 0x0000_3fff_0000_3fff | (packed & 0x0fff_c000_0fff_c000) << 2;
+    let sevens = fourteens & 0x007f_007f_007f_007f | (fourteens & 0x3f80_3f80_3f80_3f80) << 1;
+    // The highest bit of each byte becomes the parity of the others.
+    let parity = sevens ^ sevens << 4;
+    let parity = parity ^ parity << 2;
+    let parity = parity ^ parity << 1;
+    sevens | parity & 0x8080_8080_8080_8080
 }
 
 /// Scales of codes that are `BIAS` more than numbers.
@@ -110,12 +87,6 @@ fn nibbles(packed: &[u8; 8]) -> [u8; 16] {
     nibbles
 }
 
-/// Four bytes as a number.
-#[inline(always)]
-fn double_word(block: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes(block, at))
-}
-
 /// The nibbles of four bytes, a byte each, low ones first.
 #[inline(always)]
 fn eight_nibbles(packed: u32) -> u64 {
@@ -138,29 +109,27 @@ fn above_signs(block: &[u8], last: usize, step: usize) -> u64 {
 format!(
     Iq3Xxs,
     98,
-    |bytes| even(sevens(quad_words(bytes, 66))),
     |s, block| {
-        let numbers = s.unsigned_twice(above_signs(block.bytes, 69, 4));
-        half_more(s, bytes(block.bytes, 0), 0.5, numbers)
+        let numbers = s.unsigned_twice(above_signs(*block, 69, 4));
+        half_more(s, bytes(*block, 0), 0.5, numbers)
     },
     |quarter| {
-        let codes = s.fours(&grids::IQ3_XXS, bytes(block.bytes, 2 + 16 * quarter), 0);
-        s.signs(codes, block.signs[quarter])
+        let codes = s.fours(&grids::IQ3_XXS, bytes(*block, 2 + 16 * quarter), 0);
+        s.signs(codes, even(quad_word(*block, 66 + 8 * quarter)))
     }
 );
 
 format!(
     Iq3S,
     110,
-    |bytes| quad_words(bytes, 74),
     |s, block| {
-        let numbers = s.unsigned_twice(eight_nibbles(double_word(block.bytes, 106)));
-        biased(s, odd(s, s.half(bytes(block.bytes, 0)), numbers))
+        let numbers = s.unsigned_twice(eight_nibbles(double_word(*block, 106)));
+        biased(s, odd(s, s.half(bytes(*block, 0)), numbers))
     },
     |quarter| {
-        let high = u16::from_le_bytes(*bytes(block.bytes, 66 + 2 * quarter));
-        let codes = s.fours(&grids::IQ3_S, bytes(block.bytes, 2 + 16 * quarter), high);
-        s.signs(codes, block.signs[quarter])
+        let high = u16::from_le_bytes(*bytes(*block, 66 + 2 * quarter));
+        let codes = s.fours(&grids::IQ3_S, bytes(*block, 2 + 16 * quarter), high);
+        s.signs(codes, quad_word(*block, 74 + 8 * quarter))
     }
 );
 
@@ -170,41 +139,26 @@ static NONE: [u32; 8] = [0; 8];
 format!(
     Iq2Xxs,
     66,
-    |bytes| {
-        // For each 32 weights four points of a byte each, then their signs.
-        let words = quad_words::<8>(bytes, 2);
-        let mut signs = [0; 4];
-        for i in 0..4 {
-            signs[i] = words[2 * i] >> 32 | words[2 * i + 1] >> 32 << 32;
-        }
-        even(sevens(signs))
-    },
     |s, block| {
-        let numbers = s.unsigned_twice(above_signs(block.bytes, 9, 8));
-        half_more(s, bytes(block.bytes, 0), 0.25, numbers)
+        let numbers = s.unsigned_twice(above_signs(*block, 9, 8));
+        half_more(s, bytes(*block, 0), 0.25, numbers)
     },
     |quarter| {
-        let [a, b] = [0, 8].map(|at| u64::from(double_word(block.bytes, 2 + 16 * quarter + at)));
-        let codes = s.eights(&grids::IQ2_XXS, (a | b << 32).to_le_bytes(), 0, &NONE);
-        s.signs(codes, block.signs[quarter])
+        // For each 32 weights four points of a byte each, then their signs.
+        let [a, b] = [quad_word(*block, 2 + 16 * quarter), quad_word(*block, 10 + 16 * quarter)];
+        let points = a & 0xffff_ffff | b << 32;
+        let codes = s.eights(&grids::IQ2_XXS, points.to_le_bytes(), 0, &NONE);
+        s.signs(codes, even(a >> 32 | b >> 32 << 32))
     }
 );
 
 format!(
     Iq2Xs,
     74,
-    |bytes| {
-        let mut signs = [0; 32];
-        for i in 0..32 {
-            // The upper seven bits of each word.
-            signs[i] = bytes[3 + 2 * i] >> 1;
-        }
-        even(quad_words(&signs, 0))
-    },
-    |s, block| half_more(s, bytes(block.bytes, 0), 0.25, s.signed(nibbles(bytes(block.bytes, 66)))),
+    |s, block| half_more(s, bytes(*block, 0), 0.25, s.signed(nibbles(bytes(*block, 66)))),
     |quarter| {
-        let codes = s.eights_of_words(&grids::IQ2_XS, bytes(block.bytes, 2 + 16 * quarter));
-        s.signs(codes, block.signs[quarter])
+        let words = bytes(*block, 2 + 16 * quarter);
+        s.signs(s.eights_of_words(&grids::IQ2_XS, words), s.even_of_words(words))
     }
 );
 
@@ -214,12 +168,11 @@ static PAIRS: [u32; 8] = [0, 2, 4, 6, 8, 10, 12, 14];
 format!(
     Iq2S,
     82,
-    |bytes| quad_words(bytes, 34),
-    |s, block| half_more(s, bytes(block.bytes, 0), 0.25, s.signed(nibbles(bytes(block.bytes, 74)))),
+    |s, block| half_more(s, bytes(*block, 0), 0.25, s.signed(nibbles(bytes(*block, 74)))),
     |quarter| {
-        let high = u16::from_le_bytes(*bytes(block.bytes, 66 + 2 * quarter));
-        let codes = s.eights(&grids::IQ2_S, *bytes(block.bytes, 2 + 8 * quarter), high.into(), &PAIRS);
-        s.signs(codes, block.signs[quarter])
+        let high = u16::from_le_bytes(*bytes(*block, 66 + 2 * quarter));
+        let codes = s.eights(&grids::IQ2_S, *bytes(*block, 2 + 8 * quarter), high.into(), &PAIRS);
+        s.signs(codes, quad_word(*block, 34 + 8 * quarter))
     }
 );
 
@@ -235,27 +188,25 @@ static NIBBLES: [u32; 8] = [0, 4, 8, 12, 16, 20, 24, 28];
 format!(
     Iq1S,
     50,
-    |_bytes| [0; 4],
     |s, block| {
         // Of each word three bits are a scale, and the highest says whether the weights lie an eighth below points.
-        let tops = above_signs(block.bytes, 35, 2);
-        let d = s.mul(s.half(bytes(block.bytes, 0)), s.splat(EIGHTH));
+        let tops = above_signs(*block, 35, 2);
+        let d = s.mul(s.half(bytes(*block, 0)), s.splat(EIGHTH));
         let scales = odd(s, d, s.unsigned_twice(tops & 0x0707_0707_0707_0707));
         let down = s.unsigned_twice(tops >> 3 & 0x0101_0101_0101_0101);
         [scales, s.mul(scales, s.fma(down, s.splat(2.0), s.splat(DOWN - 2.0)))]
     },
     |quarter| {
-        let high = double_word(block.bytes, 34 + 4 * quarter);
-        s.eights(&grids::IQ1, *bytes(block.bytes, 2 + 8 * quarter), high, &TRIPLES)
+        let high = double_word(*block, 34 + 4 * quarter);
+        s.eights(&grids::IQ1, *bytes(*block, 2 + 8 * quarter), high, &TRIPLES)
     }
 );
 
 format!(
     Iq1M,
     56,
-    |_bytes| [0; 4],
     |s, block| {
-        let [words] = quad_words(block.bytes, 48);
+        let words = quad_word(*block, 48);
         // The f16 is spread over the upper nibbles of the words that hold the small scales.
         let d = words >> 12 & 0x000f_000f_000f_000f;
         let d = (d | d >> 12) & 0x0000_00ff_0000_00ff;
@@ -269,8 +220,8 @@ format!(
         [scales, s.mul(scales, s.splat(DOWN))]
     },
     |quarter| {
-        let high = double_word(block.bytes, 32 + 4 * quarter);
-        let codes = s.eights(&grids::IQ1, *bytes(block.bytes, 8 * quarter), high, &NIBBLES);
+        let high = double_word(*block, 32 + 4 * quarter);
+        let codes = s.eights(&grids::IQ1, *bytes(*block, 8 * quarter), high, &NIBBLES);
         // Where the highest bit of a nibble is none, eight weights lie an eighth above.
         let up = eight_nibbles(!high >> 3 & 0x1111_1111) * 0xff;
         s.or(codes, s.select(up, 2))

@@ -104,6 +104,24 @@ fn signs(simd: Avx2, codes: __m256i, negative: u32) -> __m256i {
     }
 }
 
+/// Signs from the upper seven bits of eight words; the eighth of each makes the number of bits even.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn even_of_words(words: &[u8; 16]) -> u64 {
+    // SAFETY: the caller's promise; the array is a vector.
+    unsafe {
+        let sevens = _mm_srli_epi16::<9>(_mm_loadu_si128(words.as_ptr().cast()));
+        let halves = _mm_xor_si128(sevens, _mm_srli_epi16::<4>(sevens));
+        // The highest bit where a number of four bits has an odd number of them.
+        let odd = _mm_set_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0);
+        let parity = _mm_shuffle_epi8(odd, _mm_and_si128(halves, _mm_set1_epi16(15)));
+        let signs = _mm_or_si128(sevens, parity);
+        _mm_cvtsi128_si64(_mm_packus_epi16(signs, signs)).cast_unsigned()
+    }
+}
+
 // SAFETY: see the other `impl`: values prove AVX2, FMA and F16C, and nothing else is needed.
 unsafe impl Integers for Avx2 {
     const BIAS: f32 = 128.0;
@@ -191,6 +209,12 @@ unsafe impl Integers for Avx2 {
         // SAFETY: `self` proves the instructions; the array is a vector.
         let numbers = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().cast())) };
         eights(self, grid, numbers)
+    }
+
+    #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { even_of_words(words) }
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Activations, INPUTS, IntegerJob, Integers};
+use super::{Activations, INPUTS, IntegerJob, Integers, avx2};
 
 /// Proof that the processor has AVX-512 F, BW, VL and VNNI, and AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,12 @@ unsafe impl Integers for Vnni {
             let numbers = _mm256_and_si256(numbers, _mm256_set1_epi32(N as i32 - 1));
             _mm512_i32gather_epi64::<8>(numbers, grid.as_ptr().cast())
         }
+    }
+
+    #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { avx2::even_of_words(words) }
     }
 
     #[inline(always)]

@@ -81,6 +81,8 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     ) -> Self::Codes;
     /// Points of eight coordinates: the lower bits of words, as many as the grid has numbers, name them.
     fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> Self::Codes;
+    /// Signs for [`signs`](Self::signs) from the upper seven bits of eight words; the eighth of each makes the number of bits even.
+    fn even_of_words(self, words: &[u8; 16]) -> u64;
     /// Codes below 128, negative where `negative` has a bit, [`BIAS`](Self::BIAS) more than they are.
     fn signs(self, codes: Self::Codes, negative: u64) -> Self::Codes;
 

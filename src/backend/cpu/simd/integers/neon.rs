@@ -206,6 +206,16 @@ unsafe impl Integers for Dot {
     }
 
     #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let sevens = vshr_n_u8::<1>(vshrn_n_u16::<8>(vld1q_u16(words.as_ptr().cast())));
+            let signs = vorr_u8(sevens, vshl_n_u8::<7>(vcnt_u8(sevens)));
+            vget_lane_u64::<0>(vreinterpret_u64_u8(signs))
+        }
+    }
+
+    #[inline(always)]
     fn signs(self, codes: [uint8x16_t; 4], negative: u64) -> [uint8x16_t; 4] {
         let negative = self.select(negative, 255);
         // SAFETY: `self` proves the instructions.

@@ -81,6 +81,13 @@ unsafe impl Integers for Scalar {
         })
     }
 
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| {
+            let seven = words[2 * i + 1] >> 1;
+            seven | (seven.count_ones() as u8 & 1) << 7
+        }))
+    }
+
     fn signs(self, codes: [u8; 64], negative: u64) -> [u8; 64] {
         std::array::from_fn(|i| if negative >> i & 1 == 1 { 128 - codes[i] } else { 128 + codes[i] })
     }

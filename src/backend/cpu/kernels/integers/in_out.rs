@@ -10,14 +10,19 @@ use crate::backend::cpu::kernels::Out;
 use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
 
 /// Columns that a part of a region may have.
-pub(crate) const MAX_COLUMNS: usize = 4096;
+pub(crate) const MAX_COLUMNS: usize = 8192;
+
+/// Columns that a part should have at least: where a run of memory ends, the processor has read some ahead that nobody needs.
+pub(crate) const MIN_COLUMNS: usize = 1024;
 
 /// Inputs whose products are summed as integers: they share a scale.
 const RUN: usize = 32;
-/// Inputs taken at a time, and as many asked for: more would lie in lines that caches cannot hold at once, a power of two apart.
+/// Inputs taken at a time: more would lie in lines that caches cannot hold at once, a power of two apart.
 const STEP: usize = 8;
 /// Columns taken at a time.
 const COLUMNS: usize = 64;
+/// How many columns ahead of their use memory is asked for.
+const AHEAD: usize = 2048;
 
 /// Sums of columns, in whole lines of the cache.
 #[derive(Clone, Copy)]
@@ -105,14 +110,18 @@ impl<'a> InOut<'a> {
         sums: &mut [[Aligned<i32>; MAX_COLUMNS / COLUMNS]; R],
     ) {
         let start = first * self.outputs + self.columns.start;
+        let wrap = (STEP * self.outputs).wrapping_sub(self.columns.len());
         let mut column = 0;
         if first + STEP <= self.inputs {
             while column + COLUMNS <= self.columns.len() {
                 // SAFETY: `new` checked that the weights hold [inputs, outputs], of which here are eight inputs and 64 columns.
                 unsafe {
                     let weights = self.weights.as_ptr().add(start + column);
-                    for input in STEP..2 * STEP {
-                        s.prefetch(weights.wrapping_add(input * self.outputs));
+                    // The last columns are followed by the first ones of the next inputs.
+                    let ends = column + AHEAD >= self.columns.len();
+                    let ahead = AHEAD.wrapping_add(if ends { wrap } else { 0 });
+                    for input in 0..STEP {
+                        s.prefetch(weights.wrapping_add(ahead + input * self.outputs));
                     }
                     let sums = sums.each_mut().map(|sums| &mut sums[column / COLUMNS].0);
                     s.eight::<FAST, R>(weights.cast(), self.outputs, x, first % INPUTS, sums);

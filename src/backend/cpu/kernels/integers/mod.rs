@@ -11,7 +11,7 @@ mod legacy;
 mod out_in;
 mod pack;
 
-pub(crate) use in_out::{InOut, MAX_COLUMNS};
+pub(crate) use in_out::{InOut, MAX_COLUMNS, MIN_COLUMNS};
 pub(super) use iq::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub(super) use iq4::Iq4Xs;
 pub(super) use k::{Q2K, Q3K, Q4K, Q5K, Q6K};

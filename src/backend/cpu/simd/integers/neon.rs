@@ -178,7 +178,9 @@ unsafe impl Integers for Dot {
         }
         let points = points.as_ptr().cast();
         // SAFETY: `self` proves the instructions; the array is four vectors.
-        unsafe { [vld1q_u8(points), vld1q_u8(points.add(16)), vld1q_u8(points.add(32)), vld1q_u8(points.add(48))] }
+        unsafe {
+            [vld1q_u8(points), vld1q_u8(points.add(16)), vld1q_u8(points.add(32)), vld1q_u8(points.add(48))]
+        }
     }
 
     #[inline(always)]

@@ -110,7 +110,7 @@ impl<'a> InOut<'a> {
         sums: &mut [[Aligned<i32>; MAX_COLUMNS / COLUMNS]; R],
     ) {
         let start = first * self.outputs + self.columns.start;
-        let wrap = (STEP * self.outputs).wrapping_sub(self.columns.len());
+        let reach = AHEAD.min(self.columns.len());
         let mut column = 0;
         if first + STEP <= self.inputs {
             while column + COLUMNS <= self.columns.len() {
@@ -118,8 +118,8 @@ impl<'a> InOut<'a> {
                 unsafe {
                     let weights = self.weights.as_ptr().add(start + column);
                     // The last columns are followed by the first ones of the next inputs.
-                    let ends = column + AHEAD >= self.columns.len();
-                    let ahead = AHEAD.wrapping_add(if ends { wrap } else { 0 });
+                    let ends = column + reach >= self.columns.len();
+                    let ahead = reach + if ends { STEP * self.outputs - self.columns.len() } else { 0 };
                     for input in 0..STEP {
                         s.prefetch(weights.wrapping_add(ahead + input * self.outputs));
                     }

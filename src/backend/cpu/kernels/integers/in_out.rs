@@ -1,7 +1,7 @@
 //! Products with matrices of int8 stored `[inputs, outputs]`, with a scale for each output and row group: xAI's checkpoint.
 //!
-//! Runs of columns are read in the order of memory, 32 inputs at a time, which share a scale of the activations: their sums are exact,
-//! and stay in the first-level cache until they are scaled.
+//! Runs of columns are read 32 inputs at a time, which share a scale of the activations: their sums are exact, and stay in the
+//! first-level cache until they are scaled.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::IntegerRows;
 use crate::backend::cpu::kernels::Out;
 use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
 
-/// Columns that a part of a region may have.
+/// Columns that a part of a region should have at most: more take no less time.
 pub(crate) const MAX_COLUMNS: usize = 8192;
 
 /// Columns that a part should have at least: where a run of memory ends, the processor has read some ahead that nobody needs.
@@ -21,6 +21,8 @@ const RUN: usize = 32;
 const STEP: usize = 8;
 /// Columns taken at a time.
 const COLUMNS: usize = 64;
+/// Columns that a run of inputs is taken for, before the next columns.
+const CHUNK: usize = 2048;
 /// How many columns ahead of their use memory is asked for.
 const AHEAD: usize = 2048;
 
@@ -62,25 +64,26 @@ impl<'a> InOut<'a> {
     ) -> Self {
         assert!(Self::can(inputs, group) && super::super::holds(weights, &[inputs, outputs]));
         assert!(super::super::holds(scales, &[inputs.div_ceil(group), outputs, 2]));
-        assert!(columns.end <= outputs && columns.len() <= MAX_COLUMNS && out.has(&columns));
+        assert!(columns.end <= outputs && out.has(&columns));
         Self { x, weights, inputs, outputs, group, scales, columns, out, fast }
     }
 
-    /// Adds the products of a run of inputs to all columns of `R` rows. Leaves zeros in `integers`.
+    /// Adds the products of a run of inputs to up to [`CHUNK`] columns of `R` rows. Leaves zeros in `integers`.
     #[inline(always)]
     fn rows<S: Integers, const FAST: bool, const R: usize>(
         &self,
         s: S,
         row: usize,
         run: usize,
-        integers: &mut [[Aligned<i32>; MAX_COLUMNS / COLUMNS]; R],
+        columns: &Range<usize>,
+        integers: &mut [[Aligned<i32>; CHUNK / COLUMNS]; R],
     ) {
         let blocks = self.inputs.div_ceil(INPUTS);
         let x: [_; R] = std::array::from_fn(|r| &self.x.row(row + r, blocks)[run / INPUTS]);
         for first in (run..self.inputs.min(run + RUN)).step_by(STEP) {
-            self.advance::<S, FAST, R>(s, x, first, integers);
+            self.advance::<S, FAST, R>(s, x, first, columns, integers);
         }
-        let (start, count) = (self.columns.start, self.columns.len());
+        let (start, count) = (columns.start, columns.len());
         let scales =
             self.scales[(run / self.group * self.outputs + start) * 2..][..2 * count].as_chunks::<2>().0;
         for r in 0..R {
@@ -88,7 +91,8 @@ impl<'a> InOut<'a> {
             let scale = x[r].scales[place];
             let offset = -S::BIAS * (x[r].sums[place] + x[r].sums[place + 1]);
             let (scales, last_scales) = scales.as_chunks::<COLUMNS>();
-            let (out, last_out) = self.out(row + r).as_chunks_mut::<COLUMNS>();
+            // SAFETY: ends with this turn.
+            let (out, last_out) = unsafe { self.out(row + r, columns) }.as_chunks_mut::<COLUMNS>();
             for ((integers, scales), out) in integers[r].iter_mut().zip(scales).zip(&mut *out) {
                 add(s, &mut integers.0, [scale, offset], scales, out);
             }
@@ -103,35 +107,38 @@ impl<'a> InOut<'a> {
     }
 
     /// Where a row's products go.
+    ///
+    /// # Safety
+    /// Only one of these slices may live at a time.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "`Out` is shared by threads, each with places of its own")]
-    fn out(&self, row: usize) -> &mut [f32] {
-        let count = self.columns.len();
-        let out = self.out.start(row, self.columns.start, count);
-        // SAFETY: `start` checked the places; the caller of `new` promised exclusive use, and no two of these slices live at once.
-        unsafe { std::slice::from_raw_parts_mut(out, count) }
+    unsafe fn out(&self, row: usize, columns: &Range<usize>) -> &mut [f32] {
+        let out = self.out.start(row, columns.start, columns.len());
+        // SAFETY: `start` checked the places; the callers of `new` and of this promised exclusive use.
+        unsafe { std::slice::from_raw_parts_mut(out, columns.len()) }
     }
 
-    /// Adds the products of eight inputs from `first` on to the sums of all columns.
+    /// Adds the products of eight inputs from `first` on to the sums of columns.
     #[inline(always)]
     fn advance<S: Integers, const FAST: bool, const R: usize>(
         &self,
         s: S,
         x: [&Activations; R],
         first: usize,
-        sums: &mut [[Aligned<i32>; MAX_COLUMNS / COLUMNS]; R],
+        columns: &Range<usize>,
+        sums: &mut [[Aligned<i32>; CHUNK / COLUMNS]; R],
     ) {
-        let start = first * self.outputs + self.columns.start;
-        let reach = AHEAD.min(self.columns.len());
+        let start = first * self.outputs + columns.start;
+        let reach = AHEAD.min(columns.len());
         let mut column = 0;
         if first + STEP <= self.inputs {
-            while column + COLUMNS <= self.columns.len() {
+            while column + COLUMNS <= columns.len() {
                 // SAFETY: `new` checked that the weights hold [inputs, outputs], of which here are eight inputs and 64 columns.
                 unsafe {
                     let weights = self.weights.as_ptr().add(start + column);
                     // The last columns are followed by the first ones of the next inputs.
-                    let ends = column + reach >= self.columns.len();
-                    let ahead = reach + if ends { STEP * self.outputs - self.columns.len() } else { 0 };
+                    let ends = column + reach >= columns.len();
+                    let ahead = reach + if ends { STEP * self.outputs - columns.len() } else { 0 };
                     for input in 0..STEP {
                         s.prefetch(weights.wrapping_add(ahead + input * self.outputs));
                     }
@@ -141,13 +148,13 @@ impl<'a> InOut<'a> {
                 column += COLUMNS;
             }
         }
-        while column < self.columns.len() {
+        while column < columns.len() {
             // Zeros where there are no more inputs or columns.
             let mut rest = [[0_u8; COLUMNS]; STEP];
-            let columns = COLUMNS.min(self.columns.len() - column);
+            let count = COLUMNS.min(columns.len() - column);
             for (input, rest) in rest.iter_mut().enumerate().take(self.inputs - first) {
-                let weights = &self.weights[start + column + input * self.outputs..][..columns];
-                rest[..columns].copy_from_slice(weights);
+                let weights = &self.weights[start + column + input * self.outputs..][..count];
+                rest[..count].copy_from_slice(weights);
             }
             let sums = sums.each_mut().map(|sums| &mut sums[column / COLUMNS].0);
             // SAFETY: these are eight inputs and 64 columns.
@@ -159,19 +166,23 @@ impl<'a> InOut<'a> {
     #[inline(always)]
     fn all<S: Integers, const FAST: bool>(&self, s: S) {
         for row in 0..self.x.len() {
-            self.out(row).fill(0.0);
+            // SAFETY: ends at once.
+            unsafe { self.out(row, &self.columns) }.fill(0.0);
         }
-        let mut integers = [[Aligned([0_i32; COLUMNS]); MAX_COLUMNS / COLUMNS]; 2]; // [rows, columns]
+        let mut integers = [[Aligned([0_i32; COLUMNS]); CHUNK / COLUMNS]; 2]; // [rows, columns]
         for run in (0..self.inputs).step_by(RUN) {
-            // All rows, while its weights are in the cache.
-            let mut row = 0;
-            while row + 2 <= self.x.len() {
-                self.rows::<S, FAST, 2>(s, row, run, &mut integers);
-                row += 2;
-            }
-            if row < self.x.len() {
-                let [integers, _] = &mut integers;
-                self.rows::<S, FAST, 1>(s, row, run, std::array::from_mut(integers));
+            for start in self.columns.clone().step_by(CHUNK) {
+                let columns = start..self.columns.end.min(start + CHUNK);
+                // All rows, while its weights are in the cache.
+                let mut row = 0;
+                while row + 2 <= self.x.len() {
+                    self.rows::<S, FAST, 2>(s, row, run, &columns, &mut integers);
+                    row += 2;
+                }
+                if row < self.x.len() {
+                    let [integers, _] = &mut integers;
+                    self.rows::<S, FAST, 1>(s, row, run, &columns, std::array::from_mut(integers));
+                }
             }
         }
     }

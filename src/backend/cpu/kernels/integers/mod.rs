@@ -241,8 +241,11 @@ mod tests {
     #[test]
     fn products_with_scaled_columns_are_those_of_the_weights() {
         const ROWS: usize = 3;
-        // Groups of whole runs, and one that ends within a run and within a step; columns that end within a vector.
-        for (inputs, group, outputs) in [(320_usize, 160, 200), (300, 300, 64), (261, 261, 77)] {
+        // Groups of whole runs, and one that ends within a run and within a step; columns that end within a vector, and more than are
+        // taken at a time.
+        for (inputs, group, outputs) in
+            [(320_usize, 160, 200), (300, 300, 64), (261, 261, 77), (64, 32, 4200)]
+        {
             let mut random = random();
             let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random() as u8).collect();
             let factors: Vec<half::bf16> = (0..inputs.div_ceil(group) * outputs)

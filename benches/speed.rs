@@ -1,11 +1,20 @@
 //! How fast the parts are: `cargo bench --bench speed`. Model and tokenizer are the tiny ones of this repository.
 #![allow(missing_docs, reason = "criterion_group makes a public function")]
 
+use std::cell::OnceCell;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use grok1::backend::cpu::Cpu;
+use grok1::backend::{Backend, Batch, PageId, Row, Sequence};
 use grok1::checkpoint::Synthetic;
-use grok1::{Control, DType, Entry, Model, Sampler, Session, Tokenizer, checkpoint, quant};
+use grok1::{
+    Control, DType, Entry, Model, ModelConfig, Precision, Sampler, Session, Threads, Tokenizer,
+    WeightStorage, checkpoint, quant,
+};
+use memmap2::MmapMut;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny");
 
@@ -51,6 +60,82 @@ fn forward(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// Products of one row with two experts' matrices, by one thread: bytes of weights per second, beside those of nothing but reading.
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode");
+    group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
+
+    const READ: usize = 512 << 20;
+    group.throughput(Throughput::Bytes(READ as u64));
+    let memory = OnceCell::new();
+    group.bench_function("plain read", |b| {
+        let memory = memory.get_or_init(|| {
+            let mut memory = MmapMut::map_anon(READ).expect("memory");
+            #[cfg(target_os = "linux")]
+            // A hint; small pages do.
+            let _ = memory.advise(memmap2::Advice::HugePage);
+            // Not zeros: pages that were never written are all one page, and in the cache.
+            memory.fill(1);
+            memory
+        });
+        b.iter(|| read(memory));
+    });
+    drop(memory);
+
+    // Grok-1's width, and an expert's as much smaller as caches allow.
+    let mut config = ModelConfig::grok1();
+    (config.layers, config.vocab, config.ffn_width) = (1, 256, 16384);
+    (config.experts, config.selected_experts) = (2, 2);
+    let control = Control::new();
+    let mut sets = Cpu::instruction_sets();
+    // Few rows are computed without tiles.
+    sets.retain(|set| !["scalar", "amx"].contains(set));
+    let backends = sets.iter().map(|set| {
+        let pool = Arc::new(Threads::new(1).expect("a thread"));
+        Cpu::new(config.clone(), Precision::Standard, WeightStorage::Owned, pool).with_instruction_set(set)
+    });
+    let backends: Vec<Cpu> = backends.collect();
+    for dtype in DType::ALL {
+        let options = Synthetic::new().config(config.clone()).dtype(dtype).head_dtype(DType::F32);
+        let Ok(model) = checkpoint::synthetic(&options) else { continue };
+        let weights = (config.selected_experts * 3 * config.width * config.ffn_width) as u64;
+        group.throughput(Throughput::Bytes(dtype.bytes_of(weights).expect("whole blocks")));
+        // Only made if it is asked for.
+        let loaded = OnceCell::new();
+        for (set, backend) in sets.iter().zip(&backends) {
+            group.bench_function(format!("{dtype}, {set}"), |b| {
+                let (head, layer) = loaded.get_or_init(|| {
+                    let head = backend.load_head(&model.head, &control).expect("an embedding");
+                    (head, backend.load_layer(&model.layers[0], &control).expect("a layer"))
+                });
+                let rows = [Row { token: 7, position: 0 }];
+                let sequences = [Sequence { rows: 0..1, pages: 0..1 }];
+                let batch = Batch::new(&rows, &sequences, &[PageId(0)], &control).expect("a batch");
+                let mut scratch = backend.scratch();
+                backend.embed(head, &batch, &mut scratch).expect("an embedded row");
+                backend.route(layer, &batch, &mut scratch).expect("selected experts");
+                b.iter(|| backend.experts(layer, &batch, &mut scratch).expect("products"));
+            });
+        }
+    }
+}
+
+/// Looks at every byte, in four places at a time: one alone does not get all that the memory gives.
+fn read(memory: &[u8]) -> u64 {
+    let (lines, _) = memory.as_chunks::<64>();
+    let (first, last) = lines.split_at(lines.len() / 2);
+    let ((a, b), (c, d)) = (first.split_at(first.len() / 2), last.split_at(last.len() / 2));
+    let mut sums = [0; 8];
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        for line in [a, b, c, d] {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                *sum ^= u64::from_ne_bytes(*word);
+            }
+        }
+    }
+    sums.iter().fold(0, |all, sum| all ^ sum)
 }
 
 fn sample(c: &mut Criterion) {
@@ -122,5 +207,5 @@ fn quantise(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, forward, sample, text, synthetic, quantise);
+criterion_group!(benches, forward, decode, sample, text, synthetic, quantise);
 criterion_main!(benches);

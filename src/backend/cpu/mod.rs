@@ -198,7 +198,7 @@ impl Cpu {
     }
 
     fn way(&self, weights: &Weights, rows: usize) -> Way {
-        weights.way(self.isa, self.precision, rows)
+        weights.way(self.isa, self.precision, rows, self.pool.width())
     }
 
     /// How products of some matrices with the same rows are computed: rows are packed to the tiles that suit the first.
@@ -272,7 +272,7 @@ impl Cpu {
         integers: &mut [Activations], // [rows, width / 256]
     ) -> Result<()> {
         let packing = ways.into_iter().find_map(|way| match way {
-            Way::Integers { fast } => Some(fast),
+            Way::Integers { fast, .. } => Some(fast),
             _ => None,
         });
         let Some(fast) = packing else { return Ok(()) };

@@ -14,8 +14,9 @@ use super::simd::{Activations, INPUTS};
 pub(crate) enum Way {
     /// Weights become f32 on the way.
     Floats,
-    /// Integers with integers, for few rows: activations of 8 bits where `fast`, otherwise of 16.
-    Integers { fast: bool },
+    /// Integers with integers, for few rows: activations of 8 bits where `fast`, otherwise of 16. Threads decide into how many parts
+    /// a product falls, never what comes out.
+    Integers { fast: bool, threads: usize },
     /// Tiles of bf16 with tiles of bf16: for many rows.
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx, Side),

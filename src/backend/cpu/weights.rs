@@ -128,8 +128,8 @@ impl Weights {
         }
     }
 
-    /// How products of this many rows are computed.
-    pub(crate) fn way(&self, isa: Isa, precision: Precision, rows: usize) -> Way {
+    /// How products of this many rows are computed, which so many threads share.
+    pub(crate) fn way(&self, isa: Isa, precision: Precision, rows: usize, threads: usize) -> Way {
         if precision == Precision::Exact {
             return Way::Floats;
         }
@@ -147,7 +147,7 @@ impl Weights {
             (Layout::InOut, _) => false,
         };
         if has && rows <= FEW && isa.has_integers() {
-            Way::Integers { fast: precision == Precision::Fast }
+            Way::Integers { fast: precision == Precision::Fast, threads }
         } else {
             Way::Floats
         }
@@ -171,9 +171,10 @@ impl Weights {
     /// Outputs per part of a region for this many rows: enough work for a microsecond, little enough to be cancelled in time.
     fn strip(&self, way: Way, rows: usize) -> usize {
         match (way, self.layout, self.outputs, rows) {
-            // Long runs of memory, equally long.
-            (Way::Integers { .. }, Layout::InOut, outputs, _) => {
-                let strips = outputs.div_ceil(integers::MAX_COLUMNS).max(2);
+            // Long runs of memory, equally long, and one for each thread if they stay long.
+            (Way::Integers { threads, .. }, Layout::InOut, outputs, _) => {
+                let strips = threads.min(outputs / integers::MIN_COLUMNS);
+                let strips = strips.max(outputs.div_ceil(integers::MAX_COLUMNS));
                 outputs.div_ceil(strips).next_multiple_of(64)
             }
             (_, _, ..4096, _) => 64,
@@ -213,7 +214,7 @@ impl Weights {
                         self.floats(isa, x.floats, first..columns.end.min(first + MAX_COLUMNS), out);
                     }
                 }
-                Way::Integers { fast } => self.integers(isa, fast, x, columns, out),
+                Way::Integers { fast, .. } => self.integers(isa, fast, x, columns, out),
                 #[cfg(target_arch = "x86_64")]
                 Way::Tiles(amx, _) => self.tiles(amx, x, columns, out),
             }

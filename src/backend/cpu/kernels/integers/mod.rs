@@ -11,7 +11,7 @@ mod legacy;
 mod out_in;
 mod pack;
 
-pub(crate) use in_out::{InOut, MAX_COLUMNS};
+pub(crate) use in_out::{InOut, MAX_COLUMNS, MIN_COLUMNS};
 pub(super) use iq::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs};
 pub(super) use iq4::Iq4Xs;
 pub(super) use k::{Q2K, Q3K, Q4K, Q5K, Q6K};
@@ -245,8 +245,11 @@ mod tests {
     #[test]
     fn products_with_scaled_columns_are_those_of_the_weights() {
         const ROWS: usize = 3;
-        // Groups of whole runs, and one that ends within a run and within a step; columns that end within a vector.
-        for (inputs, group, outputs) in [(320_usize, 160, 200), (300, 300, 64), (261, 261, 77)] {
+        // Groups of whole runs, and one that ends within a run and within a step; columns that end within a vector, and more than are
+        // taken at a time.
+        for (inputs, group, outputs) in
+            [(320_usize, 160, 200), (300, 300, 64), (261, 261, 77), (64, 32, 4200)]
+        {
             let mut random = random();
             let bytes: Vec<u8> = (0..inputs * outputs).map(|_| random() as u8).collect();
             let factors: Vec<half::bf16> = (0..inputs.div_ceil(group) * outputs)

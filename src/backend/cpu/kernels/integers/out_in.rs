@@ -98,7 +98,9 @@ impl<'a, F: Format> OutIn<'a, F> {
         bytes: [&F::Bytes; STREAMS],
         sums: &mut [[S::Sum; STREAMS]; R],
     ) {
-        let blocks = bytes.map(F::open);
+        // Not by `map`, which would not be compiled with the instructions.
+        let [a, b, c, d] = bytes;
+        let blocks = [F::open(a), F::open(b), F::open(c), F::open(d)];
         let mut scales = [[s.splat(0.0); STREAMS]; R];
         for c in 0..STREAMS {
             let [own, offsets] = F::scales(s, &blocks[c]);

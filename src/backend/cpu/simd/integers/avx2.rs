@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use super::{Activations, INPUTS, Integers};
 use crate::backend::cpu::simd::Simd;
 use crate::backend::cpu::simd::avx2::Avx2;
+use crate::quant::part;
 
 /// Which of eight scales the lanes of 32 codes have: four lanes for each 16.
 static SPREAD: [[u32; 8]; 4] = {
@@ -62,6 +63,62 @@ fn select(_: Avx2, bits: u32, value: u8) -> __m256i {
         let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
         let found = _mm256_and_si256(_mm256_shuffle_epi8(word, bytes), bit);
         _mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(value.cast_signed()))
+    }
+}
+
+/// Eight points of four coordinates.
+#[inline(always)]
+fn fours<const N: usize>(_: Avx2, grid: &[[u8; 4]; N], low: [u8; 8], high: u8) -> __m256i {
+    const { assert!(N.is_power_of_two() && N >= 256) };
+    // SAFETY: the value proves the instructions; the mask keeps numbers within the grid.
+    unsafe {
+        let low = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(low)));
+        let shifts = _mm256_set_epi32(1, 2, 3, 4, 5, 6, 7, 8);
+        let high = _mm256_sllv_epi32(_mm256_set1_epi32(i32::from(high)), shifts);
+        let high = _mm256_and_si256(high, _mm256_set1_epi32(256 & (N as i32 - 1)));
+        _mm256_i32gather_epi32::<4>(grid.as_ptr().cast(), _mm256_or_si256(low, high))
+    }
+}
+
+/// Points of eight coordinates that eight numbers name.
+#[inline(always)]
+fn eights<const N: usize>(_: Avx2, grid: &[[u8; 8]; N], numbers: __m256i) -> [__m256i; 2] {
+    const { assert!(N.is_power_of_two()) };
+    // SAFETY: the value proves the instructions; the mask keeps numbers within the grid.
+    unsafe {
+        let numbers = _mm256_and_si256(numbers, _mm256_set1_epi32(N as i32 - 1));
+        let (first, last) = (_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+        let grid = grid.as_ptr().cast();
+        [_mm256_i32gather_epi64::<8>(grid, first), _mm256_i32gather_epi64::<8>(grid, last)]
+    }
+}
+
+/// 128 and codes, or less codes where a bit says so.
+#[inline(always)]
+fn signs(simd: Avx2, codes: __m256i, negative: u32) -> __m256i {
+    let negative = select(simd, negative, 255);
+    // SAFETY: the value proves the instructions.
+    unsafe {
+        let signed = _mm256_sub_epi8(_mm256_xor_si256(codes, negative), negative);
+        _mm256_xor_si256(signed, _mm256_set1_epi8(-128))
+    }
+}
+
+/// Signs from the upper seven bits of eight words; the eighth of each makes the number of bits even.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn even_of_words(words: &[u8; 16]) -> u64 {
+    // SAFETY: the caller's promise; the array is a vector.
+    unsafe {
+        let sevens = _mm_srli_epi16::<9>(_mm_loadu_si128(words.as_ptr().cast()));
+        let halves = _mm_xor_si128(sevens, _mm_srli_epi16::<4>(sevens));
+        // The highest bit where a number of four bits has an odd number of them.
+        let odd = _mm_set_epi8(0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0);
+        let parity = _mm_shuffle_epi8(odd, _mm_and_si128(halves, _mm_set1_epi16(15)));
+        let signs = _mm_or_si128(sevens, parity);
+        _mm_cvtsi128_si64(_mm_packus_epi16(signs, signs)).cast_unsigned()
     }
 }
 
@@ -121,6 +178,48 @@ unsafe impl Integers for Avx2 {
             let table = _mm256_broadcastsi128_si256(table);
             [_mm256_shuffle_epi8(table, a), _mm256_shuffle_epi8(table, b)]
         }
+    }
+
+    #[inline(always)]
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [__m256i; 2] {
+        let (first, last) = (part::<0, 8, _>(low), part::<8, 8, _>(low));
+        [fours(self, grid, first, high as u8), fours(self, grid, last, (high >> 8) as u8)]
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        let numbers = unsafe {
+            let low = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(low)));
+            let high = _mm256_set1_epi32(high.cast_signed());
+            let high = _mm256_srlv_epi32(high, _mm256_loadu_si256(shifts.as_ptr().cast()));
+            _mm256_or_si256(low, _mm256_slli_epi32::<8>(high))
+        };
+        eights(self, grid, numbers)
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        let numbers = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().cast())) };
+        eights(self, grid, numbers)
+    }
+
+    #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { even_of_words(words) }
+    }
+
+    #[inline(always)]
+    fn signs(self, [a, b]: [__m256i; 2], negative: u64) -> [__m256i; 2] {
+        [signs(self, a, negative as u32), signs(self, b, (negative >> 32) as u32)]
     }
 
     #[inline(always)]

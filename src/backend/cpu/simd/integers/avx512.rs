@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Activations, INPUTS, IntegerJob, Integers};
+use super::{Activations, INPUTS, IntegerJob, Integers, avx2};
 
 /// Proof that the processor has AVX-512 F, BW, VL and VNNI, and AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +121,62 @@ unsafe impl Integers for Vnni {
         unsafe {
             let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
             _mm512_shuffle_epi8(self.flip(table), codes)
+        }
+    }
+
+    #[inline(always)]
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> __m512i {
+        const { assert!(N.is_power_of_two() && N >= 256) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
+        unsafe {
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(low.as_ptr().cast()));
+            let high = _mm512_maskz_set1_epi32(high, 256 & (N as i32 - 1));
+            _mm512_i32gather_epi32::<4>(_mm512_or_si512(low, high), grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> __m512i {
+        const { assert!(N.is_power_of_two() && N >= 256) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
+        unsafe {
+            let low = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(low)));
+            let high = _mm256_set1_epi32(high.cast_signed());
+            let high = _mm256_srlv_epi32(high, _mm256_loadu_si256(shifts.as_ptr().cast()));
+            let high = _mm256_and_si256(_mm256_slli_epi32::<8>(high), _mm256_set1_epi32(N as i32 - 256));
+            _mm512_i32gather_epi64::<8>(_mm256_or_si256(low, high), grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> __m512i {
+        const { assert!(N.is_power_of_two()) };
+        // SAFETY: `self` proves the instructions; the array is a vector, and the mask keeps numbers within the grid.
+        unsafe {
+            let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().cast()));
+            let numbers = _mm256_and_si256(numbers, _mm256_set1_epi32(N as i32 - 1));
+            _mm512_i32gather_epi64::<8>(numbers, grid.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { avx2::even_of_words(words) }
+    }
+
+    #[inline(always)]
+    fn signs(self, codes: __m512i, negative: u64) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let bias = _mm512_set1_epi8(-128);
+            _mm512_mask_sub_epi8(_mm512_or_si512(codes, bias), negative, bias, codes)
         }
     }
 

@@ -69,6 +69,22 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn flip(self, codes: Self::Codes) -> Self::Codes;
     /// Entry `code` of a table, [`BIAS`](Self::BIAS) more than it is; codes are below 16.
     fn lookup(self, table: &[i8; 16], codes: Self::Codes) -> Self::Codes;
+    /// Points of four coordinates: bytes with a ninth bit each from `high`, as far as the grid has numbers, name them.
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> Self::Codes;
+    /// Points of eight coordinates: bytes name them with upper bits, as many as the grid has numbers, from bit `shifts` of `high` on.
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> Self::Codes;
+    /// Points of eight coordinates: the lower bits of words, as many as the grid has numbers, name them.
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> Self::Codes;
+    /// Signs for [`signs`](Self::signs) from the upper seven bits of eight words; the eighth of each makes the number of bits even.
+    fn even_of_words(self, words: &[u8; 16]) -> u64;
+    /// Codes below 128, negative where `negative` has a bit, [`BIAS`](Self::BIAS) more than they are.
+    fn signs(self, codes: Self::Codes, negative: u64) -> Self::Codes;
 
     fn splat(self, x: f32) -> Self::Sixteen;
     fn load(self, x: &[f32; 16]) -> Self::Sixteen;

@@ -59,6 +59,20 @@ static BYTES: [[u8; 16]; 4] = {
 static BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
 
 impl Dot {
+    /// The points that the lower bits of numbers name.
+    #[inline(always)]
+    fn points<const N: usize>(self, grid: &[[u8; 8]; N], numbers: [usize; 8]) -> [uint8x16_t; 4] {
+        // SAFETY: `self` proves the instructions; a point is half a vector.
+        unsafe {
+            let mut codes = [vdupq_n_u8(0); 4];
+            for i in 0..4 {
+                let first = vld1_u8(grid[numbers[2 * i] % N].as_ptr());
+                codes[i] = vcombine_u8(first, vld1_u8(grid[numbers[2 * i + 1] % N].as_ptr()));
+            }
+            codes
+        }
+    }
+
     /// Bytes as numbers.
     #[inline(always)]
     fn numbers(self, x: uint8x16_t) -> [float32x4_t; 4] {
@@ -152,6 +166,68 @@ unsafe impl Integers for Dot {
             let table = vld1q_u8(table.as_ptr().cast());
             let [a, b, c, d] = codes;
             [vqtbl1q_u8(table, a), vqtbl1q_u8(table, b), vqtbl1q_u8(table, c), vqtbl1q_u8(table, d)]
+        }
+    }
+
+    #[inline(always)]
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [uint8x16_t; 4] {
+        let mut points = [0_u32; 16];
+        for i in 0..16 {
+            let number = usize::from(low[i]) | usize::from(high >> i & 1) << 8;
+            points[i] = u32::from_le_bytes(grid[number % N]);
+        }
+        let points = points.as_ptr().cast();
+        // SAFETY: `self` proves the instructions; the array is four vectors.
+        unsafe {
+            [vld1q_u8(points), vld1q_u8(points.add(16)), vld1q_u8(points.add(32)), vld1q_u8(points.add(48))]
+        }
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [uint8x16_t; 4] {
+        let mut numbers = [0; 8];
+        for i in 0..8 {
+            numbers[i] = usize::from(low[i]) | ((high >> shifts[i]) as usize) << 8;
+        }
+        self.points(grid, numbers)
+    }
+
+    #[inline(always)]
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [uint8x16_t; 4] {
+        let mut numbers = [0; 8];
+        for i in 0..8 {
+            numbers[i] = usize::from(u16::from_le_bytes([words[2 * i], words[2 * i + 1]]));
+        }
+        self.points(grid, numbers)
+    }
+
+    #[inline(always)]
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let sevens = vshr_n_u8::<1>(vshrn_n_u16::<8>(vld1q_u16(words.as_ptr().cast())));
+            let signs = vorr_u8(sevens, vshl_n_u8::<7>(vcnt_u8(sevens)));
+            vget_lane_u64::<0>(vreinterpret_u64_u8(signs))
+        }
+    }
+
+    #[inline(always)]
+    fn signs(self, codes: [uint8x16_t; 4], negative: u64) -> [uint8x16_t; 4] {
+        let negative = self.select(negative, 255);
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            [
+                vsubq_u8(veorq_u8(codes[0], negative[0]), negative[0]),
+                vsubq_u8(veorq_u8(codes[1], negative[1]), negative[1]),
+                vsubq_u8(veorq_u8(codes[2], negative[2]), negative[2]),
+                vsubq_u8(veorq_u8(codes[3], negative[3]), negative[3]),
+            ]
         }
     }
 

@@ -54,6 +54,44 @@ unsafe impl Integers for Scalar {
         self.flip(codes.map(|code| table[usize::from(code & 15)].cast_unsigned()))
     }
 
+    fn fours<const N: usize>(self, grid: &[[u8; 4]; N], low: &[u8; 16], high: u16) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = usize::from(low[i / 4]) | usize::from(high >> (i / 4) & 1) << 8;
+            grid[point % N][i % 4]
+        })
+    }
+
+    fn eights<const N: usize>(
+        self,
+        grid: &[[u8; 8]; N],
+        low: [u8; 8],
+        high: u32,
+        shifts: &[u32; 8],
+    ) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = usize::from(low[i / 8]) | ((high >> shifts[i / 8]) as usize) << 8;
+            grid[point % N][i % 8]
+        })
+    }
+
+    fn eights_of_words<const N: usize>(self, grid: &[[u8; 8]; N], words: &[u8; 16]) -> [u8; 64] {
+        std::array::from_fn(|i| {
+            let point = u16::from_le_bytes([words[i / 8 * 2], words[i / 8 * 2 + 1]]);
+            grid[usize::from(point) % N][i % 8]
+        })
+    }
+
+    fn even_of_words(self, words: &[u8; 16]) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| {
+            let seven = words[2 * i + 1] >> 1;
+            seven | (seven.count_ones() as u8 & 1) << 7
+        }))
+    }
+
+    fn signs(self, codes: [u8; 64], negative: u64) -> [u8; 64] {
+        std::array::from_fn(|i| if negative >> i & 1 == 1 { 128 - codes[i] } else { 128 + codes[i] })
+    }
+
     fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]
     }

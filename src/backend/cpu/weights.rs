@@ -137,6 +137,7 @@ impl Weights {
         if let Some(amx) = isa.amx()
             // These would lose bits that nothing else does.
             && !matches!(self.dtype, DType::F32 | DType::F16)
+            && self.has_tiles()
             && rows >= TILES
         {
             return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
@@ -151,6 +152,12 @@ impl Weights {
         } else {
             Way::Floats
         }
+    }
+
+    /// Whether tiles can be scaled as its scales ask for.
+    #[cfg(target_arch = "x86_64")]
+    fn has_tiles(&self) -> bool {
+        if let Scaling::Sums(group, _) = self.scales { tiles::Matrix::can(self.inputs, group) } else { true }
     }
 
     /// Its bytes that lie in a mapped file.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::matrix::{Matrix, Place, Scales, Staged, UNITS, Weights};
+use super::matrix::{Matrix, Place, Staged, UNITS, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask, narrow};
 use crate::backend::cpu::kernels::Element;
 use crate::backend::cpu::simd::amx::Tiles;
@@ -32,7 +32,7 @@ pub(super) const STAGED: usize = TOGETHER * STRIDE * SIDE;
 /// room for 64 of them.
 const AHEAD: usize = 16;
 
-/// Weights of a type of elements, scaled.
+/// Weights of a type of elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) fn unpack<E: Element>(
     matrix: &Matrix<'_>,
@@ -50,8 +50,6 @@ pub(super) fn unpack<E: Element>(
     }
     // SAFETY: the places are a vector.
     let in_turn = unsafe { _mm512_loadu_si512(IN_TURN.as_ptr().cast()) };
-    let mut scales = [_mm512_set1_ps(1.0); 2];
-    let mut group = usize::MAX;
     for pair in 0..INPUTS / 2 {
         let mut numbers = [[_mm512_setzero_ps(); 2]; 2]; // [tile, input]
         for i in 0..2 {
@@ -59,22 +57,12 @@ pub(super) fn unpack<E: Element>(
             if input >= inputs {
                 continue;
             }
-            let known = place.input + first + input;
-            if let Scales::Groups(inputs, bytes) = matrix.scales
-                && known / inputs != group
-            {
-                group = known / inputs;
-                for tile in 0..2 {
-                    scales[tile] =
-                        self::scales(bytes, matrix.outputs, group, place.column + tile * TILE_ROWS);
-                }
-            }
             let start = (place.turn * STRIDE + first + input) * SIDE * E::SIZE;
             let staged = &staged[start..][..SIDE * E::SIZE];
             for tile in 0..2 {
                 // SAFETY: the slice is two vectors of elements.
-                let x = unsafe { E::load(tiles.floats, staged.as_ptr().add(tile * TILE_ROWS * E::SIZE)) };
-                numbers[tile][i] = _mm512_mul_ps(x, scales[tile]);
+                numbers[tile][i] =
+                    unsafe { E::load(tiles.floats, staged.as_ptr().add(tile * TILE_ROWS * E::SIZE)) };
             }
         }
         let line = first / 2 + pair;
@@ -112,19 +100,6 @@ fn stage<E: Element>(matrix: &Matrix<'_>, place: Place, input: usize, staged: &m
     }
 }
 
-/// 16 scales of a group, zeros where there are none.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-fn scales(bytes: &[u8], outputs: usize, group: usize, column: usize) -> __m512 {
-    let count = outputs.saturating_sub(column).min(TILE_ROWS);
-    let start = (group * outputs + column) * 2;
-    let bytes = bytes.get(start..start + 2 * count).unwrap_or_default();
-    let mask = ((1_u32 << (bytes.len() / 2)) - 1) as u16;
-    // SAFETY: the mask leaves what is in the slice.
-    let bits = unsafe { _mm256_maskz_loadu_epi16(mask, bytes.as_ptr().cast()) };
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-}
-
 #[cfg(test)]
 mod tests {
     use half::bf16;
@@ -157,10 +132,10 @@ mod tests {
     ];
 
     #[test]
-    fn int8_gives_the_sums_of_its_scaled_values_as_bf16() {
+    fn int8_gives_the_scaled_sums_of_its_groups() {
         for sizes in SIZES {
             let Sizes { inputs, outputs, .. } = sizes;
-            for group in [inputs, inputs.div_ceil(2), inputs.div_ceil(8), 32.min(inputs)] {
+            for group in [inputs, 256, 512] {
                 let codes: Vec<u8> = (0..inputs * outputs).map(|i| (i * 89 % 255) as u8).collect();
                 let scale =
                     |group: usize, j: usize| bf16::from_f32(((group * 5 + j) % 7) as f32 * 0.1 + 0.05);
@@ -168,8 +143,7 @@ mod tests {
                     .flat_map(|group| (0..outputs).flat_map(move |j| scale(group, j).to_le_bytes()))
                     .collect();
                 case(sizes, Matrix::integers(&codes, [inputs, outputs], group, &scales), |i, j| {
-                    let weight = f32::from(codes[i * outputs + j] as i8) * scale(i / group, j).to_f32();
-                    bf16::from_f32(weight).to_f32()
+                    f32::from(codes[i * outputs + j] as i8) * scale(i / group, j).to_f32()
                 });
             }
         }

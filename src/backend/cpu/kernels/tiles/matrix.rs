@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{PAIR, PIECE, Side, in_out, out_in};
+use super::{PAIR, PIECE, STEP, Side, in_out, out_in};
 use crate::backend::cpu::kernels::{BF16, Element, I8, holds};
 use crate::backend::cpu::simd::amx::Tiles;
 use crate::quant::Factors;
@@ -37,13 +37,12 @@ pub(super) type Unpack = unsafe fn(&Matrix<'_>, &Tiles, Place, &mut Staged, &mut
 /// Weights of a piece for panels that take turns, as they are stored: what the first panel reads for all of them.
 pub(super) type Staged = Vec<u8>;
 
-/// What elements are multiplied by.
+/// Scales of the sums of groups of inputs.
 #[derive(Clone, Copy)]
-pub(super) enum Scales<'a> {
-    None,
-    Factors(&'a Factors),
-    /// For so many inputs each.
-    Groups(usize, &'a [u8]), // bf16 [groups, outputs]
+pub(super) struct Scales<'a> {
+    /// Inputs of a group.
+    pub(super) group: usize,
+    pub(super) bytes: &'a [u8], // bf16 [groups, outputs]
 }
 
 /// A matrix, and how it becomes tiles of bf16.
@@ -55,7 +54,10 @@ pub(crate) struct Matrix<'a> {
     pub(super) outputs: usize,
     /// Bytes of a row of `data`.
     pub(super) row: usize,
-    pub(super) scales: Scales<'a>,
+    /// What elements are multiplied by.
+    pub(super) factors: Option<&'a Factors>,
+    /// What sums are multiplied by.
+    pub(super) scales: Option<Scales<'a>>,
     /// Panels whose weights lie side by side in memory, and take turns.
     pub(super) together: usize,
     pub(super) unpack: Unpack,
@@ -73,9 +75,13 @@ impl<'a> Matrix<'a> {
         assert!(inputs > 0 && inputs.is_multiple_of(dtype.block() as usize));
         let row = inputs / dtype.block() as usize * dtype.block_bytes() as usize;
         let outputs = data.len() / row;
-        let scales = factors.map_or(Scales::None, Scales::Factors);
-        let unpack = out_in::unpack(dtype, scales);
-        Self { data, dtype, inputs, outputs, row, scales, together: 1, unpack, side: Side::Right }
+        let (scales, together, unpack) = (None, 1, out_in::unpack(dtype, factors));
+        Self { data, dtype, inputs, outputs, row, factors, scales, together, unpack, side: Side::Right }
+    }
+
+    /// Whether sums of such groups of inputs are scaled: there must be one, or they are whole pieces.
+    pub(crate) fn can(inputs: usize, group: usize) -> bool {
+        group >= inputs || group.is_multiple_of(PIECE * STEP)
     }
 
     /// Of 8-bit integers with scales for groups of `group` inputs.
@@ -85,8 +91,8 @@ impl<'a> Matrix<'a> {
         group: usize,
         scales: &'a [u8], // bf16 [groups, outputs]
     ) -> Self {
-        assert!(holds(scales, &[inputs.div_ceil(group), outputs, 2]));
-        Self::in_out::<I8>(DType::I8, data, [inputs, outputs], Scales::Groups(group, scales))
+        assert!(Self::can(inputs, group) && holds(scales, &[inputs.div_ceil(group), outputs, 2]));
+        Self::in_out::<I8>(DType::I8, data, [inputs, outputs], Some(Scales { group, bytes: scales }))
     }
 
     /// Of bf16.
@@ -94,7 +100,7 @@ impl<'a> Matrix<'a> {
         data: &'a [u8], // [inputs, outputs]
         shape: [usize; 2],
     ) -> Self {
-        Self::in_out::<BF16>(DType::BF16, data, shape, Scales::None)
+        Self::in_out::<BF16>(DType::BF16, data, shape, None)
     }
 
     /// Makes room for what is staged.
@@ -109,11 +115,12 @@ impl<'a> Matrix<'a> {
         dtype: DType,
         data: &'a [u8],
         [inputs, outputs]: [usize; 2],
-        scales: Scales<'a>,
+        scales: Option<Scales<'a>>,
     ) -> Self {
         assert!(holds(data, &[inputs, outputs, E::SIZE]));
         let (row, together, unpack) = (outputs * E::SIZE, in_out::TOGETHER, in_out::unpack::<E>);
-        Self { data, dtype, inputs, outputs, row, scales, together, unpack, side: Side::Left }
+        let factors = None;
+        Self { data, dtype, inputs, outputs, row, factors, scales, together, unpack, side: Side::Left }
     }
 }
 

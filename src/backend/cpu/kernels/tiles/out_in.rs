@@ -2,12 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::matrix::{Matrix, Place, Scales, Staged, UNITS, Unpack, Weights};
+use super::matrix::{Matrix, Place, Staged, UNITS, Unpack, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
 use crate::backend::cpu::simd::INPUTS;
 use crate::backend::cpu::simd::amx::Tiles;
+use crate::quant::Factors;
 use crate::tensor::DType;
 
 /// Half a piece is what the formats of blocks are read by.
@@ -17,15 +18,15 @@ const _: () = assert!(PIECE * STEP == INPUTS && UNITS == SIDE);
 const LINES: usize = (PIECE - 1) * PAIR + 64;
 
 /// The function for a type.
-pub(super) fn unpack(dtype: DType, scales: Scales<'_>) -> Unpack {
+pub(super) fn unpack(dtype: DType, factors: Option<&Factors>) -> Unpack {
     macro_rules! run {
         ($format:ident) => {
             blocks::<$format>
         };
     }
-    match (dtype, scales) {
-        (DType::BF16, Scales::None) => copy,
-        (dtype, Scales::None) => integers::with_format!(dtype, run, floats),
+    match (dtype, factors) {
+        (DType::BF16, None) => copy,
+        (dtype, None) => integers::with_format!(dtype, run, floats),
         _ => floats,
     }
 }
@@ -60,7 +61,7 @@ fn floats(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out:
     let mut values = [0.0; INPUTS];
     let known = &mut values[..(matrix.inputs - place.input).min(INPUTS)];
     unpack::unpack(tiles.floats, matrix.dtype, bytes, known);
-    if let Scales::Factors(factors) = matrix.scales {
+    if let Some(factors) = matrix.factors {
         factors.apply(place.column + place.unit, place.input, known);
     }
     for (values, out) in values.as_chunks::<STEP>().0.iter().zip(out.chunks_mut(PAIR)) {

@@ -113,9 +113,9 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Writes the sums of a panel.
+    /// Writes the sums of a panel over a group of inputs, or adds them to those of the groups before.
     #[inline(always)]
-    fn end(&self, panel: usize, sums: &[Block]) {
+    fn end(&self, panel: usize, group: usize, sums: &[Block]) {
         let (rows, columns) = (self.x.rows(), self.columns.end);
         let first = self.columns.start + panel * SIDE;
         for (block, sums) in sums.iter().enumerate() {
@@ -129,6 +129,7 @@ impl<'a> Product<'a> {
                     continue;
                 }
                 let count = (columns - column).min(TILE_ROWS);
+                let mask = u16::MAX >> (16 - count);
                 // SAFETY: a tile is 16 lines; `start` checks that `count` places exist, which the mask leaves, and the caller of
                 // `new` promised their exclusive use. The job runs with AMX, whose proof includes these instructions.
                 unsafe {
@@ -139,11 +140,33 @@ impl<'a> Product<'a> {
                     if self.matrix.side == Side::Right {
                         lines = transpose(lines);
                     }
+                    let scale = self.scale(group, column, mask);
                     for i in 0..TILE_ROWS.min(rows - row) {
-                        let line = _mm512_castsi512_ps(lines[i]);
                         let out = self.out.start(row + i, column, count);
-                        _mm512_mask_storeu_ps(out, u16::MAX >> (16 - count), line);
+                        let before =
+                            if group == 0 { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(mask, out) };
+                        let line = _mm512_fmadd_ps(_mm512_castsi512_ps(lines[i]), scale, before);
+                        _mm512_mask_storeu_ps(out, mask, line);
                     }
+                }
+            }
+        }
+    }
+
+    /// What the sums of a group are multiplied by, for the outputs from `column` on that `mask` has.
+    ///
+    /// # Safety
+    /// The processor must have AVX-512 BW and VL; callers are compiled with them. The outputs must exist.
+    #[inline(always)]
+    unsafe fn scale(&self, group: usize, column: usize, mask: u16) -> __m512 {
+        // SAFETY: `Matrix` checked that there are scales for all outputs; the rest is the caller's.
+        unsafe {
+            match self.matrix.scales {
+                None => _mm512_set1_ps(1.0),
+                Some(scales) => {
+                    let bytes = &scales.bytes[(group * self.matrix.outputs + column) * 2..];
+                    let bits = _mm256_maskz_loadu_epi16(mask, bytes.as_ptr().cast());
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
                 }
             }
         }
@@ -159,6 +182,8 @@ impl TileJob for Product<'_> {
         let blocks = self.x.blocks();
         let panels = self.columns.len().div_ceil(SIDE);
         let all = self.matrix.inputs.div_ceil(STEP);
+        // Whole pieces, unless there is one.
+        let group = self.matrix.scales.map_or(all, |scales| scales.group.div_ceil(STEP)).min(all).max(1);
         let span = (RESIDENT / (blocks * PIECE * PAIR).max(1)).max(1) * PIECE;
         local.sums.resize(panels * blocks, ZERO);
         local.weights.resize(2, Piece([0; _]));
@@ -174,7 +199,7 @@ impl TileJob for Product<'_> {
         while let Some(place) = next {
             next = course.next();
             let mut units = next.as_ref().map(|next| self.units(next));
-            let begin = if place.steps.start == 0 { Begin::Zero } else { Begin::Load };
+            let begin = if place.steps.start % group == 0 { Begin::Zero } else { Begin::Load };
             let panel = &mut local.sums[place.panel * blocks..][..blocks];
             let steps = blocks * place.steps.len();
             let mut due = 0;
@@ -190,8 +215,8 @@ impl TileJob for Product<'_> {
                 }
                 tiles.end(sums);
             }
-            if place.steps.end == all {
-                self.end(place.panel, panel);
+            if place.steps.end == all || place.steps.end % group == 0 {
+                self.end(place.panel, place.steps.start / group, panel);
             }
             std::mem::swap(&mut now, &mut then);
         }

@@ -73,10 +73,6 @@ enum Scaling {
 /// Rows up to which integers are faster than unpacking weights to f32.
 const FEW: usize = 8;
 
-/// Rows from which on tiles are faster than integers and f32.
-#[cfg(target_arch = "x86_64")]
-const TILES: usize = 4;
-
 /// A weight matrix.
 pub(crate) struct Weights {
     dtype: DType,
@@ -133,31 +129,39 @@ impl Weights {
         if precision == Precision::Exact {
             return Way::Floats;
         }
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "tiles change it"))]
+        let mut few = FEW;
         #[cfg(target_arch = "x86_64")]
-        if let Some(amx) = isa.amx()
-            // These would lose bits that nothing else does.
-            && !matches!(self.dtype, DType::F32 | DType::F16)
-            && self.has_tiles()
-            && rows >= TILES
-        {
-            return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
+        if let (Some(amx), Some(least)) = (isa.amx(), self.tiles_from()) {
+            if rows >= least {
+                return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
+            }
+            few = least;
         }
         let has = match (self.layout, &self.scales) {
             (Layout::OutIn, _) => integers::has(self.dtype),
             (Layout::InOut, Scaling::Sums(group, _)) => integers::InOut::can(self.inputs, *group),
             (Layout::InOut, _) => false,
         };
-        if has && rows <= FEW && isa.has_integers() {
+        if has && rows <= few && isa.has_integers() {
             Way::Integers { fast: precision == Precision::Fast, threads }
         } else {
             Way::Floats
         }
     }
 
-    /// Whether tiles can be scaled as its scales ask for.
+    /// Rows from which on tiles are faster than integers and f32: to make tiles of the weights takes as long whatever their number. None
+    /// where tiles would lose bits that nothing else does, or cannot be scaled as the scales ask for.
     #[cfg(target_arch = "x86_64")]
-    fn has_tiles(&self) -> bool {
-        if let Scaling::Sums(group, _) = self.scales { tiles::Matrix::can(self.inputs, group) } else { true }
+    fn tiles_from(&self) -> Option<usize> {
+        match (&self.scales, self.dtype) {
+            (Scaling::Sums(group, _), _) => tiles::Matrix::can(self.inputs, *group).then_some(12),
+            (_, DType::F32 | DType::F16) => None,
+            (_, DType::BF16) => Some(4),
+            // Those of up to five bits come from tables.
+            (_, dtype) if dtype.block_bytes() * 8 <= 6 * dtype.block() => Some(5),
+            (_, _) => Some(7),
+        }
     }
 
     /// Its bytes that lie in a mapped file.

@@ -536,12 +536,12 @@ pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let packed = integers(size(config.width).max(query))
         .max(integers(size(config.ffn_width)).saturating_mul(size(config.selected_experts)));
     let row = values.saturating_mul(size_of::<f32>() as u64).saturating_add(packed);
-    // Or as tiles: pages of 32 rows by 64 inputs, for each expert its own.
-    let tiles = |rows: u64, groups: u64, inputs: u64| {
-        (rows / 32 + groups).saturating_mul(inputs.div_ceil(64)).saturating_mul(4096)
+    // Or to pages of 32 rows by 32 inputs, for each expert its own.
+    let pages = |rows: u64, groups: u64, inputs: u64| {
+        (rows / 32 + groups).saturating_mul(inputs.div_ceil(32)).saturating_mul(4096)
     };
     let (rows, pairs) = (size(rows), size(rows).saturating_mul(size(config.selected_experts)));
-    let tiled = tiles(rows, 1, size(config.width).max(query));
+    let of_all = pages(rows, 1, size(config.width).max(query));
     let of_experts = size(config.width).max(size(config.ffn_width));
-    row.saturating_mul(rows).saturating_add(tiled.max(tiles(pairs, size(config.experts), of_experts)))
+    row.saturating_mul(rows).saturating_add(of_all.max(pages(pairs, size(config.experts), of_experts)))
 }

@@ -9,8 +9,10 @@ use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::integers;
 use super::kernels::out_in::OutIn;
+use super::kernels::panels;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::tiles::{self, Side};
+use super::kernels::unpack;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::operand::{Operand, Way};
 use super::simd::Isa;
@@ -72,6 +74,9 @@ enum Scaling {
 
 /// Rows up to which integers are faster than unpacking weights to f32.
 const FEW: usize = 8;
+
+/// Rows from which on panels are faster than unpacking weights for some rows at a time.
+const PANELS: usize = 4;
 
 /// Rows from which on tiles are faster than integers and f32.
 #[cfg(target_arch = "x86_64")]
@@ -148,6 +153,8 @@ impl Weights {
         };
         if has && rows <= FEW && isa.has_integers() {
             Way::Integers { fast: precision == Precision::Fast }
+        } else if rows >= PANELS {
+            Way::Panels
         } else {
             Way::Floats
         }
@@ -178,7 +185,7 @@ impl Weights {
             }
             (_, _, ..4096, _) => 64,
             (Way::Floats, _, _, ..4) => MAX_COLUMNS,
-            (_, _, ..16384, _) => 256,
+            (_, _, ..16384, _) | (Way::Panels, ..) => 256,
             _ => 512,
         }
     }
@@ -214,6 +221,7 @@ impl Weights {
                     }
                 }
                 Way::Integers { fast } => self.integers(isa, fast, x, columns, out),
+                Way::Panels => self.panels(isa, x, columns, out),
                 #[cfg(target_arch = "x86_64")]
                 Way::Tiles(amx, _) => self.tiles(amx, x, columns, out),
             }
@@ -235,6 +243,21 @@ impl Weights {
                 integers::out_in(isa, x, (self.dtype, data), self.inputs, columns, out, fast);
             }
         }
+    }
+
+    /// The product with activations packed to vectors.
+    ///
+    /// # Safety
+    /// As for [`product`](Self::product).
+    unsafe fn panels(&self, isa: Isa, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+        let (data, shape, dtype) = (self.data.bytes(), [self.inputs, self.outputs], self.dtype);
+        let (scaled, factors) = self.scaling();
+        let weights = match self.layout {
+            Layout::OutIn => panels::Weights::OutIn(unpack::Matrix::new(data, dtype, self.inputs, factors)),
+            Layout::InOut => panels::Weights::InOut(panels::InOut::new(data, dtype, shape, scaled)),
+        };
+        // SAFETY: the caller's promise.
+        isa.run(unsafe { panels::Product::new(isa, x.panels(), weights, columns, out) });
     }
 
     /// The product by tiles.
@@ -295,7 +318,7 @@ impl Weights {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));
                 }
                 (Layout::OutIn, dtype) => {
-                    isa.run(Blocks::new(x, data, dtype, self.inputs, factors, columns, out));
+                    isa.run(Blocks::new(isa, x, data, dtype, self.inputs, factors, columns, out));
                 }
             }
         }

@@ -183,9 +183,16 @@ impl Weights {
                 let strips = outputs.div_ceil(integers::MAX_COLUMNS).max(2);
                 outputs.div_ceil(strips).next_multiple_of(64)
             }
+            (Way::Panels, _, outputs, _) => {
+                if outputs < 4096 {
+                    panels::PANEL
+                } else {
+                    5 * panels::PANEL
+                }
+            }
             (_, _, ..4096, _) => 64,
             (Way::Floats, _, _, ..4) => MAX_COLUMNS,
-            (_, _, ..16384, _) | (Way::Panels, ..) => 256,
+            (_, _, ..16384, _) => 256,
             _ => 512,
         }
     }

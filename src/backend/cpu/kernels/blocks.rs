@@ -144,7 +144,13 @@ impl Job for Blocks<'_> {
             sums.fill(0.0);
             for start in (0..self.inputs).step_by(PIECE) {
                 let inputs = start..self.inputs.min(start + PIECE);
-                self.weights.unpack(self.isa, columns.clone(), inputs.clone(), PIECE, piece.as_flattened_mut());
+                self.weights.unpack(
+                    self.isa,
+                    columns.clone(),
+                    inputs.clone(),
+                    PIECE,
+                    piece.as_flattened_mut(),
+                );
                 self.add(s, &inputs, &piece, &mut sums);
             }
             self.end(s, &columns, &piece, &sums);

@@ -38,7 +38,9 @@ pub(crate) fn floats(pages: &[Page]) -> &[f32] {
 /// The same, to be written.
 pub(crate) fn floats_mut(pages: &mut [Page]) -> &mut [f32] {
     // SAFETY: as above, and all numbers are bytes.
-    unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), size_of_val(pages) / size_of::<f32>()) }
+    unsafe {
+        std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), size_of_val(pages) / size_of::<f32>())
+    }
 }
 
 /// Pages that hold so many numbers.

@@ -9,7 +9,7 @@ use crate::backend::cpu::simd::{Isa, Job, MAX_LANES, Simd};
 use crate::tensor::DType;
 
 /// Outputs unpacked together.
-pub(super) const PANEL: usize = 32;
+pub(crate) const PANEL: usize = 48;
 /// Inputs unpacked together: whole blocks of every type.
 pub(super) const INPUTS: usize = 256;
 /// From the weights of an output to those of the next: not a power of two, which caches could not hold.
@@ -18,6 +18,7 @@ pub(super) const LINE: usize = INPUTS + 16;
 const _: () = assert!(PANEL.is_multiple_of(MAX_LANES));
 
 /// A matrix as it is stored.
+#[derive(Clone, Copy)]
 pub(crate) enum Weights<'a> {
     OutIn(Matrix<'a>),
     InOut(InOut<'a>),
@@ -38,6 +39,15 @@ impl Weights<'_> {
         }
     }
 
+    /// Pieces to be unpacked for one panel after the other. Inputs of a matrix stored `[inputs, outputs]` lie in pages of their own,
+    /// and there is room for 2048 in a processor's table.
+    pub(super) fn pieces(&self) -> usize {
+        match self {
+            Self::OutIn(_) => usize::MAX,
+            Self::InOut(_) => 4,
+        }
+    }
+
     /// The weights of up to [`PANEL`] outputs and [`INPUTS`] inputs: `[outputs, LINE]` or `[inputs, PANEL]`, as they are stored.
     /// Those of outputs beyond are anything.
     pub(super) fn unpack(&self, isa: Isa, outputs: Range<usize>, inputs: Range<usize>, out: &mut [f32]) {
@@ -49,6 +59,7 @@ impl Weights<'_> {
 }
 
 /// A matrix stored `[inputs, outputs]`. A code of 8 bits times its scale, a bf16, is an f32 to the bit.
+#[derive(Clone, Copy)]
 pub(crate) struct InOut<'a> {
     weights: &'a [u8], // [inputs, outputs] of `dtype`
     dtype: DType,
@@ -98,7 +109,7 @@ impl<'a> InOut<'a> {
         inputs: Range<usize>,
         out: &mut [f32], // [inputs, PANEL]
     ) {
-        let mut scales = [1.0; PANEL];
+        let mut scales = [1.0_f32; PANEL];
         let mut last = None;
         for (input, line) in inputs.zip(out.chunks_exact_mut(PANEL)) {
             let group = input / self.group;

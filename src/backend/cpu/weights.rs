@@ -72,11 +72,9 @@ enum Scaling {
     Elements(Factors),
 }
 
-/// Rows up to which integers are faster than unpacking weights to f32.
-const FEW: usize = 8;
-
-/// Rows from which on panels are faster than unpacking weights for some rows at a time.
-const PANELS: usize = 4;
+/// Rows from which on panels are faster than integers and than unpacking weights for a few rows at a time. Matrices stored
+/// `[inputs, outputs]` are read in short runs, which more rows must pay for.
+const PANELS: [usize; 2] = [16, 32];
 
 /// Rows from which on tiles are faster than integers and f32.
 #[cfg(target_arch = "x86_64")]
@@ -146,15 +144,17 @@ impl Weights {
         {
             return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
         }
+        let [out_in, in_out] = PANELS;
+        if rows >= if self.layout == Layout::OutIn { out_in } else { in_out } {
+            return Way::Panels;
+        }
         let has = match (self.layout, &self.scales) {
             (Layout::OutIn, _) => integers::has(self.dtype),
             (Layout::InOut, Scaling::Sums(group, _)) => integers::InOut::can(self.inputs, *group),
             (Layout::InOut, _) => false,
         };
-        if has && rows <= FEW && isa.has_integers() {
+        if has && isa.has_integers() {
             Way::Integers { fast: precision == Precision::Fast }
-        } else if rows >= PANELS {
-            Way::Panels
         } else {
             Way::Floats
         }

@@ -125,8 +125,11 @@ impl<'a> InOut<'a> {
                 last = Some(group);
             }
             let start = input * self.outputs + outputs.start;
-            // What the next outputs need of this input.
-            s.prefetch(self.weights.as_ptr().wrapping_add((start + PANEL) * E::SIZE));
+            // What the next outputs need of this input, beyond the line that these end in.
+            let end = (start + 2 * PANEL) * E::SIZE - 1;
+            for before in (0..PANEL * E::SIZE).step_by(64) {
+                s.prefetch(self.weights.as_ptr().wrapping_add(end - before));
+            }
             for offset in (0..outputs.len()).step_by(S::LANES) {
                 let x = Self::load::<S, E>(s, self.weights, start + offset, outputs.len() - offset);
                 // SAFETY: both slices are vectors.

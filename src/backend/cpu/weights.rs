@@ -72,9 +72,8 @@ enum Scaling {
     Elements(Factors),
 }
 
-/// Rows from which on panels are faster than integers and than unpacking weights for a few rows at a time. Matrices stored
-/// `[inputs, outputs]` are read in short runs, which more rows must pay for.
-const PANELS: [usize; 2] = [16, 32];
+/// Rows from which on panels are faster than integers and than unpacking weights for a few rows at a time.
+const PANELS: usize = 16;
 
 /// Rows from which on tiles are faster than integers and f32.
 #[cfg(target_arch = "x86_64")]
@@ -144,8 +143,7 @@ impl Weights {
         {
             return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
         }
-        let [out_in, in_out] = PANELS;
-        if rows >= if self.layout == Layout::OutIn { out_in } else { in_out } {
+        if rows >= PANELS {
             return Way::Panels;
         }
         let has = match (self.layout, &self.scales) {

@@ -389,47 +389,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    #[ignore]
-    fn zz_speed() {
-        let (rows, inputs, outputs) = (512, 6144, 240);
-        for dtype in [DType::Q4K, DType::F32, DType::BF16] {
-            for random in [false, true] {
-                let bytes = match dtype {
-                    DType::F32 => values(inputs * outputs).iter().flat_map(|x| x.to_le_bytes()).collect(),
-                    _ => random_bytes(
-                        dtype,
-                        inputs / dtype.block() as usize * dtype.block_bytes() as usize * outputs,
-                    ),
-                };
-                let weights = Weights::OutIn(Matrix::new(&bytes, dtype, inputs, None));
-                let data = if random { values(rows * inputs) } else { vec![0.0; rows * inputs] };
-                let index: Vec<u32> = (0..rows as u32).collect();
-                let x = Rows { data: &data, stride: inputs, index: &index };
-                let mut memory = vec![Page([0; _]); pages::pages(rows, 1, inputs)];
-                for isa in Isa::available().into_iter().filter(|isa| isa.name().starts_with("avx")) {
-                    let shared = Shared::new(&mut memory);
-                    for part in 0..Pack::parts(rows, inputs) {
-                        isa.run(unsafe { Pack::new(x, inputs, part, &shared, 0) });
-                    }
-                    let x = PackedRows::new(&memory, rows, inputs);
-                    let mut out = vec![f32::NAN; rows * outputs];
-                    let buffer = Shared::new(&mut out);
-                    let mut best = f64::INFINITY;
-                    for _ in 0..20 {
-                        let out = Out::rows(&buffer, 0, outputs);
-                        let t = std::time::Instant::now();
-                        isa.run(unsafe { Product::new(isa, x, weights, 0..outputs, out) });
-                        best = best.min(t.elapsed().as_secs_f64());
-                    }
-                    eprintln!(
-                        "{dtype} {random} {} {:.3}",
-                        isa.name(),
-                        (2 * rows * inputs * outputs) as f64 / best / 1e12
-                    );
-                }
-            }
-        }
-    }
 }

@@ -39,8 +39,8 @@ pub enum Precision {
     /// On the processor products of few rows with quantised weights see these as 16-bit integers with a power of two for each 32 as
     /// their scale: exactly what they are within 2^7 of the largest of the 32, otherwise off by up to 2^-16 of that. Processors with
     /// AMX multiply four rows or more by weights that are rounded to bf16 as well, where they are packed in blocks of few bits or in
-    /// 8-bit floats; those stored as bf16, f16, f32 or 8-bit integers are taken as they are. What a row becomes may then depend on how
-    /// many are in a batch with it, never on how many threads compute it.
+    /// 8-bit floats; those stored as bf16, f16, f32 or 8-bit integers are taken as they are. Without AMX sixteen rows or more are
+    /// multiplied in f32. What a row becomes may then depend on how many are in a batch with it, never on how many threads compute it.
     #[default]
     Standard,
     /// As `Standard`, but on the processor products of few rows with quantised weights see activations as 8-bit integers, with a

@@ -181,19 +181,15 @@ impl Job for Product<'_> {
                     self.weights.unpack(self.isa, outputs.clone(), inputs.clone(), piece);
                     for first in inputs.clone().step_by(DEPTH) {
                         let some = first..inputs.end.min(first + DEPTH);
+                        let count = outputs.len();
                         match self.weights {
                             Weights::OutIn(_) => {
-                                self.multiply::<S, LINE, 1>(
-                                    s,
-                                    &some,
-                                    outputs.len(),
-                                    &piece[first - start..],
-                                    sums,
-                                );
+                                let piece = &piece[first - start..];
+                                self.multiply::<S, LINE, 1>(s, &some, count, piece, sums);
                             }
                             Weights::InOut(_) => {
                                 let piece = &piece[(first - start) * PANEL..];
-                                self.multiply::<S, 1, PANEL>(s, &some, outputs.len(), piece, sums);
+                                self.multiply::<S, 1, PANEL>(s, &some, count, piece, sums);
                             }
                         }
                     }

@@ -39,8 +39,8 @@ pub enum Precision {
     /// On the processor products of few rows with quantised weights see these as 16-bit integers with a power of two for each 32 as
     /// their scale: exactly what they are within 2^7 of the largest of the 32, otherwise off by up to 2^-16 of that. Processors with
     /// AMX multiply some rows or more by weights that are rounded to bf16 as well, where they are packed in blocks of few bits or in
-    /// 8-bit floats; those stored as bf16, f16, f32 or 8-bit integers are taken as they are. What a row becomes may then depend on how
-    /// many are in a batch with it, never on how many threads compute it.
+    /// 8-bit floats; those stored as bf16, f16, f32 or 8-bit integers are taken as they are. Without AMX sixteen rows or more are
+    /// multiplied in f32. What a row becomes may then depend on how many are in a batch with it, never on how many threads compute it.
     #[default]
     Standard,
     /// As `Standard`, but on the processor products of few rows with quantised weights see activations as 8-bit integers, with a
@@ -536,12 +536,12 @@ pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let packed = integers(size(config.width).max(query))
         .max(integers(size(config.ffn_width)).saturating_mul(size(config.selected_experts)));
     let row = values.saturating_mul(size_of::<f32>() as u64).saturating_add(packed);
-    // Or as tiles: pages of 32 rows by 64 inputs, for each expert its own.
-    let tiles = |rows: u64, groups: u64, inputs: u64| {
-        (rows / 32 + groups).saturating_mul(inputs.div_ceil(64)).saturating_mul(4096)
+    // Or to pages of 32 rows by 32 inputs, for each expert its own.
+    let pages = |rows: u64, groups: u64, inputs: u64| {
+        (rows / 32 + groups).saturating_mul(inputs.div_ceil(32)).saturating_mul(4096)
     };
     let (rows, pairs) = (size(rows), size(rows).saturating_mul(size(config.selected_experts)));
-    let tiled = tiles(rows, 1, size(config.width).max(query));
+    let of_all = pages(rows, 1, size(config.width).max(query));
     let of_experts = size(config.width).max(size(config.ffn_width));
-    row.saturating_mul(rows).saturating_add(tiled.max(tiles(pairs, size(config.experts), of_experts)))
+    row.saturating_mul(rows).saturating_add(of_all.max(pages(pairs, size(config.experts), of_experts)))
 }

@@ -24,6 +24,7 @@ use self::kernels::elementwise::{
 };
 use self::kernels::integers::Pack;
 use self::kernels::pages::{Page, first_page};
+use self::kernels::panels;
 #[cfg(target_arch = "x86_64")]
 use self::kernels::tiles;
 use self::kernels::{Out, Rows};
@@ -172,7 +173,7 @@ impl Cpu {
     /// Makes everything ready for a batch but its residual stream, which `embed` or another device makes.
     pub(crate) fn begin(&self, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
         let half = self.config.head_dim / 2;
-        scratch.reserve(&self.config, batch.rows().len(), self.tiles())?;
+        scratch.reserve(&self.config, batch.rows().len(), self.rounds())?;
         scratch.plan.make(&self.config, batch)?;
         for (index, row) in batch.rows().iter().enumerate() {
             for (j, (cos, sin)) in self.rotary.angles(row.position).enumerate() {
@@ -188,34 +189,18 @@ impl Cpu {
         &scratch.hidden[..scratch.rows * self.config.width]
     }
 
-    /// Whether some products are computed by tiles.
-    fn tiles(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        let tiles = self.isa.amx().is_some();
-        #[cfg(not(target_arch = "x86_64"))]
-        let tiles = false;
-        tiles && self.precision != Precision::Exact
-    }
-
     fn way(&self, weights: &Weights, rows: usize) -> Way {
         weights.way(self.isa, self.precision, rows, self.pool.width())
     }
 
-    /// How products of some matrices with the same rows are computed: rows are packed to the tiles that suit the first.
+    /// How products of some matrices with the same rows are computed: rows are packed to the pages that suit the first.
     fn ways<const N: usize>(&self, weights: [&Weights; N], rows: usize) -> [Way; N] {
         let ways = weights.map(|weights| self.way(weights, rows));
-        #[cfg(target_arch = "x86_64")]
-        if let Some(Way::Tiles(_, first)) = ways.iter().find(|way| matches!(way, Way::Tiles(..))).copied() {
-            return ways.map(|way| match way {
-                Way::Tiles(_, side) if side != first => Way::Floats,
-                way => way,
-            });
-        }
-        ways
+        let (packed, ..) = best(&ways, rows);
+        ways.map(|way| if way.shares(packed) { way } else { Way::Floats })
     }
 
-    /// Packs groups of rows, each with how products with it are computed, to tiles if that is how.
-    #[cfg(target_arch = "x86_64")]
+    /// Packs groups of rows, each with how products with it are computed, to pages if that is how.
     fn tile(
         &self,
         batch: &Batch<'_>,
@@ -224,42 +209,40 @@ impl Cpu {
         tiles: &mut [Page],
     ) -> Result<()> {
         let width = x.stride;
-        let groups = groups.filter_map(|(way, before, rows)| match way {
-            Way::Tiles(amx, side) => Some((amx, side, first_page(rows.start, before, width), rows)),
-            _ => None,
-        });
-        let parts = groups.clone().map(|(.., rows)| tiles::Pack::parts(rows.len(), width)).sum();
+        let groups = groups.filter(|(way, ..)| way.reads_pages());
+        let parts = |way: Way, rows: usize| match way {
+            #[cfg(target_arch = "x86_64")]
+            Way::Tiles(..) => tiles::Pack::parts(rows, width),
+            _ => panels::Pack::parts(rows, width),
+        };
+        let all = groups.clone().map(|(way, _, rows)| parts(way, rows.len())).sum();
         let out = Shared::new(tiles);
         let part = |mut part: usize| {
-            for (amx, side, first, rows) in groups.clone() {
-                let parts = tiles::Pack::parts(rows.len(), width);
-                if part < parts {
+            for (way, before, rows) in groups.clone() {
+                let own = parts(way, rows.len());
+                if part < own {
+                    let first = first_page(rows.start, before, width);
                     let x = Rows { index: &x.index[rows], ..x };
-                    // SAFETY: each part has its own tiles.
-                    amx.enter_tiles(unsafe { tiles::Pack::new(x, width, side, part, &out, first) });
+                    match way {
+                        #[cfg(target_arch = "x86_64")]
+                        Way::Tiles(amx, side) => {
+                            // SAFETY: each part has its own tiles.
+                            amx.enter_tiles(unsafe { tiles::Pack::new(x, width, side, part, &out, first) });
+                        }
+                        // SAFETY: each part has its own vectors.
+                        _ => self.isa.run(unsafe { panels::Pack::new(x, width, part, &out, first) }),
+                    }
                     return;
                 }
-                part -= parts;
+                part -= own;
             }
         };
-        if parts < 2 {
-            (0..parts).for_each(part);
+        if all < 2 {
+            (0..all).for_each(part);
             Ok(())
         } else {
-            self.region(batch, parts, part)
+            self.region(batch, all, part)
         }
-    }
-
-    /// Without tiles nothing is packed to any.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn tile(
-        &self,
-        _: &Batch<'_>,
-        _: Rows<'_>,
-        _: impl Iterator<Item = (Way, usize, Range<usize>)> + Clone + Sync,
-        _: &mut [Page],
-    ) -> Result<()> {
-        Ok(())
     }
 
     /// Packs rows of activations, if a product with them is computed in a way that reads them so.
@@ -776,10 +759,10 @@ impl Backend for Cpu {
     }
 }
 
-/// The way among several for which rows are packed to tiles, if there is one, and that they are one group.
+/// The way among several for which rows are packed to pages, if there is one, and that they are one group.
 fn best(ways: &[Way], rows: usize) -> (Way, usize, Range<usize>) {
-    let tiles = ways.iter().find(|way| !matches!(way, Way::Floats | Way::Integers { .. }));
-    (tiles.copied().unwrap_or(Way::Floats), 0, 0..rows)
+    let packed = ways.iter().find(|way| way.reads_pages());
+    (packed.copied().unwrap_or(Way::Floats), 0, 0..rows)
 }
 
 /// Blocks of activations that a part packs.

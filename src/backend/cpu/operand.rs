@@ -3,6 +3,7 @@
 use super::kernels::Rows;
 use super::kernels::integers::IntegerRows;
 use super::kernels::pages::Page;
+use super::kernels::panels::PackedRows;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::tiles::{Side, TiledRows};
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +18,8 @@ pub(crate) enum Way {
     /// Integers with integers, for few rows: activations of 8 bits where `fast`, otherwise of 16. Threads decide into how many parts
     /// a product falls, never what comes out.
     Integers { fast: bool, threads: usize },
+    /// Weights become f32 a piece at a time, which all rows meet at once: for many rows.
+    Panels,
     /// Tiles of bf16 with tiles of bf16: for many rows.
     #[cfg(target_arch = "x86_64")]
     Tiles(Amx, Side),
@@ -28,8 +31,27 @@ pub(crate) struct Operand<'a> {
     pub(crate) floats: Rows<'a>,
     /// The same rows; only there for [`Way::Integers`].
     pub(crate) integers: &'a [Activations], // [any, stride / 256 rounded up]
-    /// The same rows, from the first page on; only there for who chose `Way::Tiles`.
+    /// The same rows, from the first page on; only there for who chose [`Way::Panels`] or `Way::Tiles`.
     pub(crate) tiles: &'a [Page],
+}
+
+impl Way {
+    /// Whether rows packed for one way are what the other reads, if it reads such at all.
+    pub(crate) fn shares(self, packed: Self) -> bool {
+        match (self, packed) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Tiles(_, side), Self::Tiles(_, other)) => side == other,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Tiles(..), _) => false,
+            (Self::Panels, other) => matches!(other, Self::Panels),
+            (Self::Floats | Self::Integers { .. }, _) => true,
+        }
+    }
+
+    /// Whether it reads rows that are packed to pages.
+    pub(crate) fn reads_pages(self) -> bool {
+        !matches!(self, Self::Floats | Self::Integers { .. })
+    }
 }
 
 impl<'a> Operand<'a> {
@@ -47,6 +69,10 @@ impl<'a> Operand<'a> {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn tiles(&self) -> TiledRows<'a> {
         TiledRows::new(self.tiles, self.floats.len(), self.floats.stride)
+    }
+
+    pub(crate) fn panels(&self) -> PackedRows<'a> {
+        PackedRows::new(self.tiles, self.floats.len(), self.floats.stride)
     }
 
     pub(crate) fn integers(&self) -> IntegerRows<'a> {

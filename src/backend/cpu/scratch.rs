@@ -33,7 +33,7 @@ pub struct Scratch {
     pub(crate) down: Vec<f32>,      // [pairs, width]
     /// What the next product reads, as integers.
     pub(crate) integers: Vec<Activations>, // [rows or pairs, inputs / 256]
-    /// The same as tiles.
+    /// The same as tiles or panels.
     pub(crate) tiles: Vec<Page>, // [blocks of rows or of each expert's pairs, pages]
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Pairs {
 }
 
 impl Scratch {
-    /// Makes room for `rows` rows, that of tiles only where there are some.
+    /// Makes room for `rows` rows, that of tiles or panels only where there are some.
     pub(crate) fn reserve(
         &mut self,
         config: &ModelConfig,

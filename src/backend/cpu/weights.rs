@@ -9,8 +9,10 @@ use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::integers;
 use super::kernels::out_in::OutIn;
+use super::kernels::panels;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::tiles::{self, Side};
+use super::kernels::unpack;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::operand::{Operand, Way};
 use super::simd::Isa;
@@ -70,8 +72,8 @@ enum Scaling {
     Elements(Factors),
 }
 
-/// Rows up to which integers are faster than unpacking weights to f32.
-const FEW: usize = 8;
+/// Rows from which on panels are faster than integers and than unpacking weights for a few rows at a time.
+const PANELS: usize = 16;
 
 /// A weight matrix.
 pub(crate) struct Weights {
@@ -129,21 +131,21 @@ impl Weights {
         if precision == Precision::Exact {
             return Way::Floats;
         }
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "tiles change it"))]
-        let mut few = FEW;
         #[cfg(target_arch = "x86_64")]
-        if let (Some(amx), Some(least)) = (isa.amx(), self.tiles_from()) {
-            if rows >= least {
-                return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
-            }
-            few = least;
+        if let (Some(amx), Some(least)) = (isa.amx(), self.tiles_from())
+            && rows >= least
+        {
+            return Way::Tiles(amx, if self.layout == Layout::OutIn { Side::Right } else { Side::Left });
+        }
+        if rows >= PANELS {
+            return Way::Panels;
         }
         let has = match (self.layout, &self.scales) {
             (Layout::OutIn, _) => integers::has(self.dtype),
             (Layout::InOut, Scaling::Sums(group, _)) => integers::InOut::can(self.inputs, *group),
             (Layout::InOut, _) => false,
         };
-        if has && rows <= few && isa.has_integers() {
+        if has && isa.has_integers() {
             Way::Integers { fast: precision == Precision::Fast, threads }
         } else {
             Way::Floats
@@ -188,6 +190,13 @@ impl Weights {
                 let strips = strips.max(outputs.div_ceil(integers::MAX_COLUMNS));
                 outputs.div_ceil(strips).next_multiple_of(64)
             }
+            (Way::Panels, _, outputs, _) => {
+                if outputs < 4096 {
+                    panels::PANEL
+                } else {
+                    5 * panels::PANEL
+                }
+            }
             (_, _, ..4096, _) => 64,
             (Way::Floats, _, _, ..4) => MAX_COLUMNS,
             (_, _, ..16384, _) => 256,
@@ -226,6 +235,7 @@ impl Weights {
                     }
                 }
                 Way::Integers { fast, .. } => self.integers(isa, fast, x, columns, out),
+                Way::Panels => self.panels(isa, x, columns, out),
                 #[cfg(target_arch = "x86_64")]
                 Way::Tiles(amx, _) => self.tiles(amx, x, columns, out),
             }
@@ -247,6 +257,21 @@ impl Weights {
                 integers::out_in(isa, x, (self.dtype, data), self.inputs, columns, out, fast);
             }
         }
+    }
+
+    /// The product with activations packed to vectors.
+    ///
+    /// # Safety
+    /// As for [`product`](Self::product).
+    unsafe fn panels(&self, isa: Isa, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
+        let (data, shape, dtype) = (self.data.bytes(), [self.inputs, self.outputs], self.dtype);
+        let (scaled, factors) = self.scaling();
+        let weights = match self.layout {
+            Layout::OutIn => panels::Weights::OutIn(unpack::Matrix::new(data, dtype, self.inputs, factors)),
+            Layout::InOut => panels::Weights::InOut(panels::InOut::new(data, dtype, shape, scaled)),
+        };
+        // SAFETY: the caller's promise.
+        isa.run(unsafe { panels::Product::new(isa, x.panels(), weights, columns, out) });
     }
 
     /// The product by tiles.
@@ -304,7 +329,8 @@ impl Weights {
                     isa.run(OutIn::<F32>::new(x, data, self.inputs, columns, out));
                 }
                 (Layout::OutIn, dtype) => {
-                    isa.run(Blocks::new(x, data, dtype, self.inputs, factors, columns, out));
+                    let weights = unpack::Matrix::new(data, dtype, self.inputs, factors);
+                    isa.run(Blocks::new(isa, x, weights, columns, out));
                 }
             }
         }

@@ -7,11 +7,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::unpack::unpack;
+use super::unpack::Matrix;
 use super::{Out, Rows};
-use crate::backend::cpu::simd::{Job, Simd};
-use crate::quant::Factors;
-use crate::tensor::DType;
+use crate::backend::cpu::simd::{Isa, Job, Simd};
 
 /// Inputs of a piece: whole blocks of every type and whole vectors of every instruction set.
 const PIECE: usize = 256;
@@ -20,11 +18,10 @@ const COLUMNS: usize = 8;
 
 /// `out[r, j] = x[r, ..inputs] · weights[j, ..inputs]` for the `j` in `columns`.
 pub(crate) struct Blocks<'a> {
+    isa: Isa,
     x: Rows<'a>,
-    weights: &'a [u8], // [outputs, inputs] of `dtype`
-    dtype: DType,
+    weights: Matrix<'a>,
     inputs: usize,
-    factors: Option<&'a Factors>,
     columns: Range<usize>,
     out: Out<'a>,
 }
@@ -33,24 +30,14 @@ impl<'a> Blocks<'a> {
     /// # Safety
     /// Nobody else may use `columns` of the written rows of `out` while this runs.
     pub(crate) unsafe fn new(
+        isa: Isa,
         x: Rows<'a>,
-        weights: &'a [u8],
-        dtype: DType,
-        inputs: usize,
-        factors: Option<&'a Factors>,
+        weights: Matrix<'a>,
         columns: Range<usize>,
         out: Out<'a>,
     ) -> Self {
-        assert!(inputs.is_multiple_of(dtype.block() as usize) && out.has(&columns));
-        Self { x, weights, dtype, inputs, factors, columns, out }
-    }
-
-    /// Bytes of `inputs` of output `column`.
-    #[inline(always)]
-    fn bytes(&self, column: usize, inputs: &Range<usize>) -> &'a [u8] {
-        let (block, size) = (self.dtype.block() as usize, self.dtype.block_bytes() as usize);
-        let start = column * (self.inputs / block) + inputs.start / block;
-        &self.weights[start * size..][..inputs.len() / block * size]
+        assert!(out.has(&columns));
+        Self { isa, x, weights, inputs: weights.inputs(), columns, out }
     }
 
     /// Adds the products of a piece, all rows with all columns.
@@ -152,13 +139,13 @@ impl Job for Blocks<'_> {
             sums.fill(0.0);
             for start in (0..self.inputs).step_by(PIECE) {
                 let inputs = start..self.inputs.min(start + PIECE);
-                for (column, piece) in columns.clone().zip(&mut piece) {
-                    let piece = &mut piece[..inputs.len()];
-                    unpack(s, self.dtype, self.bytes(column, &inputs), piece);
-                    if let Some(factors) = self.factors {
-                        factors.apply(column, start, piece);
-                    }
-                }
+                self.weights.unpack(
+                    self.isa,
+                    columns.clone(),
+                    inputs.clone(),
+                    PIECE,
+                    piece.as_flattened_mut(),
+                );
                 self.add(s, &inputs, &piece, &mut sums);
             }
             self.end(s, &columns, &piece, &sums);
@@ -179,6 +166,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::shared::Shared;
     use crate::backend::cpu::simd::Isa;
+    use crate::tensor::DType;
 
     #[test]
     fn a_row_is_the_same_bits_whatever_it_is_batched_with() {
@@ -194,8 +182,9 @@ mod tests {
                 let buffer = Shared::new(&mut out);
                 let x = Rows { data: &x, stride: INPUTS, index: rows };
                 let out_rows = Out::rows(&buffer, 0, OUTPUTS);
+                let weights = Matrix::new(&weights, DType::Q4_0, INPUTS, None);
                 // SAFETY: nobody else uses the buffer.
-                isa.run(unsafe { Blocks::new(x, &weights, DType::Q4_0, INPUTS, None, 0..OUTPUTS, out_rows) });
+                isa.run(unsafe { Blocks::new(isa, x, weights, 0..OUTPUTS, out_rows) });
                 out
             };
             let together = product(&[0, 1, 2, 3, 4, 5, 6]);

@@ -8,9 +8,10 @@ pub(crate) mod in_out;
 pub(crate) mod integers;
 pub(crate) mod out_in;
 pub(crate) mod pages;
+pub(crate) mod panels;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
-mod unpack;
+pub(crate) mod unpack;
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
-//! Where rows of activations lie that are packed to tiles.
+//! Where rows of activations lie that are packed to tiles or panels.
 
-/// Memory that begins where a page of it does: tiles that straddle two load slowly.
+/// Memory that begins where a page of it does: tiles and vectors that straddle two load slowly.
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
 pub(crate) struct Page(pub(crate) [u8; 4096]);
@@ -14,9 +14,9 @@ impl Default for Page {
 /// Rows that are packed together.
 pub(crate) const BLOCK: usize = 32;
 
-/// Pages of a block of rows: 32 bf16 of each to a tile's row, whole ones.
+/// Pages of a block of rows: 32 f32 of each to one. Where they are packed to bf16 half of that is enough.
 pub(crate) fn block_pages(inputs: usize) -> usize {
-    (inputs.div_ceil(32) * BLOCK * 64).div_ceil(size_of::<Page>())
+    inputs.div_ceil(size_of::<Page>() / (BLOCK * size_of::<f32>()))
 }
 
 /// Pages that hold `rows` rows in up to `groups` groups, each of whole blocks.
@@ -27,6 +27,25 @@ pub(crate) fn pages(rows: usize, groups: usize, inputs: usize) -> usize {
 /// Where a group begins whose first row is `start`, and before which there are at most `before`.
 pub(crate) fn first_page(start: usize, before: usize, inputs: usize) -> usize {
     pages(start, before, inputs)
+}
+
+/// The numbers in pages.
+pub(crate) fn floats(pages: &[Page]) -> &[f32] {
+    // SAFETY: pages are bytes without padding, of which all values are numbers, and lie as these must.
+    unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), size_of_val(pages) / size_of::<f32>()) }
+}
+
+/// The same, to be written.
+pub(crate) fn floats_mut(pages: &mut [Page]) -> &mut [f32] {
+    // SAFETY: as above, and all numbers are bytes.
+    unsafe {
+        std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), size_of_val(pages) / size_of::<f32>())
+    }
+}
+
+/// Pages that hold so many numbers.
+pub(crate) fn pages_of(floats: usize) -> usize {
+    (floats * size_of::<f32>()).div_ceil(size_of::<Page>())
 }
 
 #[cfg(test)]

@@ -2,10 +2,86 @@
 //!
 //! The same operations in the same order as in `quant`, so the same bits.
 
-use crate::backend::cpu::simd::Simd;
+use std::ops::Range;
+
+use super::{BF16, Element, F16, F32};
+use crate::backend::cpu::simd::{Isa, Job, Simd};
 use crate::quant::iq::{self, Codes};
-use crate::quant::{self, iq4, k, legacy, part, scale};
+use crate::quant::{self, Factors, iq4, k, legacy, part, scale};
 use crate::tensor::DType;
+
+/// A matrix stored `[outputs, inputs]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    weights: &'a [u8], // [outputs, inputs] of `dtype`
+    dtype: DType,
+    inputs: usize,
+    factors: Option<&'a Factors>,
+}
+
+impl<'a> Matrix<'a> {
+    pub(crate) fn new(weights: &'a [u8], dtype: DType, inputs: usize, factors: Option<&'a Factors>) -> Self {
+        assert!(inputs > 0 && inputs.is_multiple_of(dtype.block() as usize));
+        Self { weights, dtype, inputs, factors }
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.weights.len() / self.size(self.inputs)
+    }
+
+    /// Bytes of so many weights.
+    fn size(&self, weights: usize) -> usize {
+        weights / self.dtype.block() as usize * self.dtype.block_bytes() as usize
+    }
+
+    /// Some inputs of some outputs, those of each from the next multiple of `line` on.
+    pub(super) fn unpack(
+        &self,
+        isa: Isa,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        line: usize,
+        out: &mut [f32],
+    ) {
+        isa.run(Unpack { matrix: self, outputs, inputs, line, out });
+    }
+}
+
+/// A job of its own, so that it is compiled once for each instruction set.
+struct Unpack<'a> {
+    matrix: &'a Matrix<'a>,
+    outputs: Range<usize>,
+    inputs: Range<usize>,
+    line: usize,
+    out: &'a mut [f32],
+}
+
+impl Job for Unpack<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { matrix, outputs, inputs, line, out } = self;
+        let (row, start, len) =
+            (matrix.size(matrix.inputs), matrix.size(inputs.start), matrix.size(inputs.len()));
+        let count = outputs.len();
+        for (output, out) in outputs.zip(out.chunks_mut(line)) {
+            let bytes = &matrix.weights[output * row + start..][..len];
+            // The same of the outputs behind these, which comes next or some pieces later.
+            let ahead = bytes.as_ptr().wrapping_add(count * row);
+            for line in (0..len + 63).step_by(64) {
+                s.prefetch(ahead.wrapping_add(line));
+            }
+            let out = &mut out[..inputs.len()];
+            unpack(s, matrix.dtype, bytes, out);
+            if let Some(factors) = matrix.factors {
+                factors.apply(output, inputs.start, out);
+            }
+        }
+    }
+}
 
 /// Calls the function of a format block by block. Not a function itself: called through one, that of the format would not be
 /// compiled with the instructions.
@@ -49,9 +125,22 @@ pub(super) fn unpack<S: Simd>(s: S, dtype: DType, bytes: &[u8], out: &mut [f32])
         DType::Iq2S => points!(s, bytes, out, iq::iq2_s),
         DType::Iq1S => points!(s, bytes, out, iq::iq1_s),
         DType::Iq1M => points!(s, bytes, out, iq::iq1_m),
+        DType::F32 => elements::<S, F32>(s, bytes, out),
+        DType::F16 => elements::<S, F16>(s, bytes, out),
+        DType::BF16 => elements::<S, BF16>(s, bytes, out),
         // Loops over single elements become vectors by themselves.
         _ => quant::unpack(dtype, bytes, out),
     }
+}
+
+/// Elements that are numbers.
+#[inline(always)]
+fn elements<S: Simd, E: Element>(s: S, bytes: &[u8], out: &mut [f32]) {
+    let bytes = &bytes[..out.len() * E::SIZE];
+    super::each!(s, out.len(), |s, i| {
+        // SAFETY: both hold as many elements, of which there is a vector left.
+        unsafe { s.store_f32(out.as_mut_ptr().add(i).cast(), E::load(s, bytes.as_ptr().add(i * E::SIZE))) };
+    });
 }
 
 /// A vector of bytes.

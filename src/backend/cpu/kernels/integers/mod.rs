@@ -32,8 +32,10 @@ pub(crate) trait Format {
     /// Weights of a block.
     const BLOCK: usize;
     /// Bits of the largest code.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for tiles"))]
     const BITS: u32 = 8;
     /// Weights that have the same scale and offset.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for tiles"))]
     const RUN: usize = 16;
     /// 256 weights: `[u8; N]`.
     type Bytes: AsRef<[u8]> + AsMut<[u8]>;
@@ -103,6 +105,7 @@ macro_rules! with_format {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use with_format;
 
 /// Whether there is a kernel for a type of elements of `[outputs, inputs]`.

@@ -217,6 +217,8 @@ macro_rules! step {
             left = in(reg) $left.as_ptr(),
             right = in(reg) $right.as_ptr(),
             line = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack, preserves_flags, readonly),
         )
     };
@@ -238,6 +240,7 @@ impl Tiles {
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     options(nostack, preserves_flags, nomem),
                 ),
                 Begin::Load => asm!(
@@ -247,6 +250,7 @@ impl Tiles {
                     "tileloadd tmm3, [{sums} + {line} + 3072]",
                     sums = in(reg) sums,
                     line = in(reg) 64_usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     options(nostack, preserves_flags, readonly),
                 ),
             }

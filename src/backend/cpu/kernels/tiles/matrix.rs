@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub(super) columns: usize,
     /// The panel's number among those that take turns.
     pub(super) turn: usize,
-    /// The half's first input.
+    /// The piece's first input.
     pub(super) input: usize,
     /// Of [`UNITS`].
     pub(super) unit: usize,
@@ -135,7 +135,7 @@ pub(super) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// All of the half from `input` on; none where the matrix ends before.
+    /// All of the piece from `input` on; none where the matrix ends before.
     pub(super) fn new(matrix: &'a Matrix<'a>, columns: Range<usize>, turn: usize, input: usize) -> Self {
         let units = if input < matrix.inputs { 0..UNITS } else { 0..0 };
         Self { matrix, column: columns.start, columns: columns.len(), turn, input, units }

@@ -202,6 +202,14 @@ pub(crate) enum Streamed {
     Right,
 }
 
+/// What a step multiplies.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a> {
+    pub(crate) streamed: Streamed,
+    pub(crate) left: &'a Pair,
+    pub(crate) right: &'a Pair,
+}
+
 /// A step of two tiles by two, each operand loaded by an instruction of its own.
 macro_rules! step {
     ($left:ident, $right:ident, $load_left:literal, $load_right:literal) => {
@@ -220,6 +228,53 @@ macro_rules! step {
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack, preserves_flags, readonly),
+        )
+    };
+}
+
+/// The first step of a product that takes the place of another, whose results are stored one by one.
+macro_rules! turn {
+    (zero, $($rest:tt)*) => {
+        turn!("tilezero tmm0 # {sums}", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", $($rest)*)
+    };
+    (load, $($rest:tt)*) => {
+        turn!(
+            "tileloadd tmm0, [{sums} + {line}]",
+            "tileloadd tmm1, [{sums} + {line} + 1024]",
+            "tileloadd tmm2, [{sums} + {line} + 2048]",
+            "tileloadd tmm3, [{sums} + {line} + 3072]",
+            $($rest)*
+        )
+    };
+    (
+        $first:literal, $second:literal, $third:literal, $fourth:literal,
+        $ended:ident, $sums:ident, $left:ident, $right:ident, $load_left:literal, $load_right:literal
+    ) => {
+        asm!(
+            concat!($load_left, " tmm4, [{left} + {line}]"),
+            concat!($load_right, " tmm6, [{right} + {line}]"),
+            "tilestored [{ended} + {line}], tmm0",
+            $first,
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            concat!($load_right, " tmm7, [{right} + {line} + 1024]"),
+            "tilestored [{ended} + {line} + 1024], tmm1",
+            $second,
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            concat!($load_left, " tmm5, [{left} + {line} + 1024]"),
+            "tilestored [{ended} + {line} + 2048], tmm2",
+            $third,
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tilestored [{ended} + {line} + 3072], tmm3",
+            $fourth,
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            left = in(reg) $left.as_ptr(),
+            right = in(reg) $right.as_ptr(),
+            ended = in(reg) $ended,
+            sums = in(reg) $sums,
+            line = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
         )
     };
 }
@@ -259,12 +314,36 @@ impl Tiles {
 
     /// Adds the product of two tiles on the left with two on the right.
     #[inline(always)]
-    pub(crate) fn step(&self, streamed: Streamed, left: &Pair, right: &Pair) {
+    pub(crate) fn step(&self, Step { streamed, left, right }: Step<'_>) {
         // SAFETY: `self` is there, so the tiles are configured; each operand is two tiles.
         unsafe {
             match streamed {
                 Streamed::Left => step!(left, right, "tileloaddt1", "tileloadd"),
                 Streamed::Right => step!(left, right, "tileloadd", "tileloaddt1"),
+            }
+        }
+    }
+
+    /// [`end`](Self::end), [`begin`](Self::begin) and [`step`](Self::step) in one, a tile at a time: while a result is still being
+    /// computed, the tiles of those that are stored already go on with the next product.
+    #[inline(always)]
+    pub(crate) fn turn(&self, ended: &mut Block, begin: Begin, sums: &Block, step: Step<'_>) {
+        let Step { streamed, left, right } = step;
+        // SAFETY: `self` is there, so the tiles are configured; each operand is two tiles, results are four.
+        unsafe {
+            match (begin, streamed) {
+                (Begin::Zero, Streamed::Left) => {
+                    turn!(zero, ended, sums, left, right, "tileloaddt1", "tileloadd");
+                }
+                (Begin::Zero, Streamed::Right) => {
+                    turn!(zero, ended, sums, left, right, "tileloadd", "tileloaddt1");
+                }
+                (Begin::Load, Streamed::Left) => {
+                    turn!(load, ended, sums, left, right, "tileloaddt1", "tileloadd");
+                }
+                (Begin::Load, Streamed::Right) => {
+                    turn!(load, ended, sums, left, right, "tileloadd", "tileloaddt1");
+                }
             }
         }
     }
@@ -412,18 +491,31 @@ mod tests {
             |tile: &dyn Fn(usize) -> Vec<u8>| -> Pair { [tile(0), tile(1)].concat().try_into().unwrap() };
         for (begin, before) in [(Begin::Zero, 0.0), (Begin::Load, 1.0)] {
             for streamed in [Streamed::Left, Streamed::Right] {
-                let mut sums = Block([Sums([[1.0; 16]; 16]); 4]);
-                tiles.begin(begin, &sums);
-                for step in 0..STEPS {
-                    let rows = |tile: usize| {
-                        let row = |i: usize| left[(tile * 16 + i) * 2 * INPUTS + step * 64..][..64].to_vec();
-                        (0..16).flat_map(row).collect()
-                    };
-                    let columns = |tile: usize| right[(tile * STEPS + step) * TILE..][..TILE].to_vec();
-                    tiles.step(streamed, &pair(&rows), &pair(&columns));
+                let pairs: Vec<[Pair; 2]> = (0..STEPS)
+                    .map(|step| {
+                        let rows = |tile: usize| {
+                            let row =
+                                |i: usize| left[(tile * 16 + i) * 2 * INPUTS + step * 64..][..64].to_vec();
+                            (0..16).flat_map(row).collect()
+                        };
+                        let columns = |tile: usize| right[(tile * STEPS + step) * TILE..][..TILE].to_vec();
+                        [pair(&rows), pair(&columns)]
+                    })
+                    .collect();
+                let steps = || pairs.iter().map(|[left, right]| Step { streamed, left, right });
+                let [mut first, mut second] = [Block([Sums([[1.0; 16]; 16]); 4]); 2];
+                tiles.begin(begin, &first);
+                steps().for_each(|step| tiles.step(step));
+                for (index, step) in steps().enumerate() {
+                    if index == 0 {
+                        tiles.turn(&mut first, begin, &second, step);
+                    } else {
+                        tiles.step(step);
+                    }
                 }
-                tiles.end(&mut sums);
-                check(&sums, &a, &b, before);
+                tiles.end(&mut second);
+                check(&first, &a, &b, before);
+                check(&second, &a, &b, before);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::matrix::{Matrix, Place, Staged, UNITS, Weights};
+use super::matrix::{Place, Staged, UNITS, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask, narrow};
 use crate::backend::cpu::kernels::Element;
 use crate::backend::cpu::simd::amx::Tiles;
@@ -35,17 +35,17 @@ const AHEAD: usize = 16;
 /// Weights of a type of elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) fn unpack<E: Element>(
-    matrix: &Matrix<'_>,
+    place: &Place<'_>,
+    unit: usize,
     tiles: &Tiles,
-    place: Place,
     staged: &mut Staged, // [TOGETHER, STRIDE, SIDE] of E
     out: &mut Weights,
 ) {
-    let first = place.unit * INPUTS;
-    let inputs = matrix.inputs.saturating_sub(place.input + first).min(INPUTS);
+    let first = unit * INPUTS;
+    let inputs = place.matrix.inputs.saturating_sub(place.input + first).min(INPUTS);
     if place.turn == 0 {
         for input in first..first + inputs {
-            stage::<E>(matrix, place, input, staged);
+            stage::<E>(place, input, staged);
         }
     }
     // SAFETY: the places are a vector.
@@ -79,14 +79,15 @@ pub(super) fn unpack<E: Element>(
 
 /// Puts the weights of an input down for the panels that take turns.
 #[inline(always)]
-fn stage<E: Element>(matrix: &Matrix<'_>, place: Place, input: usize, staged: &mut Staged) {
+fn stage<E: Element>(place: &Place<'_>, input: usize, staged: &mut Staged) {
     let all = TOGETHER * SIDE * E::SIZE;
-    let start = (place.input + input) * matrix.row + place.column * E::SIZE;
-    let ahead = matrix.data.as_ptr().wrapping_add(start + AHEAD * matrix.row);
+    let matrix = place.matrix;
+    let start = input * matrix.row;
+    let ahead = place.bytes.as_ptr().wrapping_add(start + AHEAD * matrix.row);
     for line in (0..all).step_by(64) {
         ask(ahead.wrapping_add(line));
     }
-    let known = &matrix.data[start..][..all.min((matrix.outputs - place.column) * E::SIZE)];
+    let known = &place.bytes[start..][..all.min((matrix.outputs - place.column) * E::SIZE)];
     for turn in 0..TOGETHER {
         let place = (turn * STRIDE + input) * SIDE * E::SIZE;
         let to = &mut staged[place..][..SIDE * E::SIZE];
@@ -105,8 +106,7 @@ mod tests {
     use half::bf16;
 
     use super::super::tests::{Sizes, check, values};
-    use super::super::{Product, Side};
-    use super::*;
+    use super::super::{Matrix, Product, Side};
     use crate::backend::cpu::kernels::Out;
     use crate::backend::cpu::shared::Shared;
 

@@ -14,25 +14,25 @@ pub(super) type Weights = [u8; PIECE * PAIR];
 /// Units that a piece is unpacked in: small, so that products go on between them.
 pub(super) const UNITS: usize = 32;
 
-/// Which weights a unit is.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// The first of the panel's outputs, and how many there are.
+/// Which weights a piece has.
+pub(super) struct Place<'a> {
+    pub(super) matrix: &'a Matrix<'a>,
+    /// From the first of the panel's outputs on, how many there are.
     pub(super) column: usize,
     pub(super) columns: usize,
     /// The panel's number among those that take turns.
     pub(super) turn: usize,
-    /// The piece's first input.
+    /// The first input.
     pub(super) input: usize,
-    /// Of [`UNITS`].
-    pub(super) unit: usize,
+    /// The stored weights from the first output's first input on.
+    pub(super) bytes: &'a [u8],
 }
 
-/// A function that unpacks one unit. What is beyond the inputs becomes zeros; what is beyond the outputs, anything.
+/// A function that unpacks a unit of a piece. What is beyond the inputs becomes zeros; what is beyond the outputs, anything.
 ///
 /// # Safety
 /// The processor must have all that `Amx` proves.
-pub(super) type Unpack = unsafe fn(&Matrix<'_>, &Tiles, Place, &mut Staged, &mut Weights);
+pub(super) type Unpack = unsafe fn(&Place<'_>, usize, &Tiles, &mut Staged, &mut Weights);
 
 /// Weights of a piece for panels that take turns, as they are stored: what the first panel reads for all of them.
 pub(super) type Staged = Vec<u8>;
@@ -103,6 +103,15 @@ impl<'a> Matrix<'a> {
         Self::in_out::<BF16>(DType::BF16, data, shape, None)
     }
 
+    /// Where an output's weights from an input on are; the input is a piece's first.
+    fn start(&self, output: usize, input: usize) -> usize {
+        let (block, size) = (self.dtype.block() as usize, self.dtype.block_bytes() as usize);
+        match self.side {
+            Side::Right => output * self.row + input / block * size,
+            Side::Left => input * self.row + output * size,
+        }
+    }
+
     /// Makes room for what is staged.
     pub(super) fn reserve(&self, staged: &mut Staged) {
         if self.side == Side::Left {
@@ -124,31 +133,26 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Some units of a piece that are still to be unpacked.
+/// The units of a piece that are still to be unpacked.
 pub(super) struct Units<'a> {
-    matrix: &'a Matrix<'a>,
-    column: usize,
-    columns: usize,
-    turn: usize,
-    input: usize,
+    place: Place<'a>,
     units: Range<usize>,
 }
 
 impl<'a> Units<'a> {
-    /// All of the piece from `input` on; none where the matrix ends before.
+    /// All of the piece.
     pub(super) fn new(matrix: &'a Matrix<'a>, columns: Range<usize>, turn: usize, input: usize) -> Self {
-        let units = if input < matrix.inputs { 0..UNITS } else { 0..0 };
-        Self { matrix, column: columns.start, columns: columns.len(), turn, input, units }
+        let bytes = matrix.data.get(matrix.start(columns.start, input)..).unwrap_or_default();
+        let place = Place { matrix, column: columns.start, columns: columns.len(), turn, input, bytes };
+        Self { place, units: 0..UNITS }
     }
 
-    /// The next few.
+    /// The next one.
     #[inline(always)]
-    pub(super) fn some(&mut self, tiles: &Tiles, count: usize, staged: &mut Staged, out: &mut Weights) {
-        for unit in self.units.by_ref().take(count) {
-            let Self { matrix, column, columns, turn, input, .. } = *self;
-            let place = Place { column, columns, turn, input, unit };
+    pub(super) fn one(&mut self, tiles: &Tiles, staged: &mut Staged, out: &mut Weights) {
+        if let Some(unit) = self.units.next() {
             // SAFETY: `tiles` is there, so the processor has all that `Amx` proves.
-            unsafe { (matrix.unpack)(matrix, tiles, place, staged, out) };
+            unsafe { (self.place.matrix.unpack)(&self.place, unit, tiles, staged, out) };
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::matrix::{Matrix, Place, Staged, UNITS, Unpack, Weights};
+use super::matrix::{Place, Staged, UNITS, Unpack, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
@@ -31,38 +31,40 @@ pub(super) fn unpack(dtype: DType, factors: Option<&Factors>) -> Unpack {
     }
 }
 
-/// The bytes of a unit in a type that stores 256 weights in `size` bytes, and the tiles from its line on; none where the output does
-/// not exist.
+/// The bytes of a unit in a type that stores 256 weights in `size` bytes, fewer where the inputs end, and the tiles from its line on;
+/// none where the output does not exist.
 #[inline(always)]
 fn open<'a, 'b>(
-    matrix: &Matrix<'a>,
-    place: Place,
+    place: &Place<'a>,
+    unit: usize,
     size: usize,
     out: &'b mut Weights,
 ) -> Option<(&'a [u8], &'b mut [u8; LINES])> {
-    if place.unit >= place.columns {
+    if unit >= place.columns {
         return None;
     }
-    let start = place.input / INPUTS * size;
-    let bytes = matrix.data.get((place.column + place.unit) * matrix.row + start..)?;
+    let row = place.matrix.row;
+    let bytes = place.bytes.get(unit * row..)?;
     // The same inputs of the output that is unpacked here for the next panel.
-    let ahead = bytes.as_ptr().wrapping_add(SIDE * matrix.row);
-    for line in (0..size + 63).step_by(64) {
+    let ahead = bytes.as_ptr().wrapping_add(SIDE * row);
+    for line in (0..size + 62).step_by(64) {
         ask(ahead.wrapping_add(line));
     }
-    Some((bytes.get(..size.min(matrix.row - start))?, out.get_mut(64 * place.unit..)?.first_chunk_mut()?))
+    let size = size.min(row - place.input / INPUTS * size);
+    Some((bytes.get(..size)?, out.get_mut(64 * unit..)?.first_chunk_mut()?))
 }
 
 /// Weights of any type, by way of f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn floats(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
+fn floats(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let matrix = place.matrix;
     let size = INPUTS / matrix.dtype.block() as usize * matrix.dtype.block_bytes() as usize;
-    let Some((bytes, out)) = open(matrix, place, size, out) else { return };
+    let Some((bytes, out)) = open(place, unit, size, out) else { return };
     let mut values = [0.0; INPUTS];
     let known = &mut values[..(matrix.inputs - place.input).min(INPUTS)];
     unpack::unpack(tiles.floats, matrix.dtype, bytes, known);
     if let Some(factors) = matrix.factors {
-        factors.apply(place.column + place.unit, place.input, known);
+        factors.apply(place.column + unit, place.input, known);
     }
     for (values, out) in values.as_chunks::<STEP>().0.iter().zip(out.chunks_mut(PAIR)) {
         let out = out[..64].as_mut_ptr();
@@ -77,8 +79,8 @@ fn floats(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out:
 
 /// Weights that are bf16 already.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn copy(matrix: &Matrix<'_>, _: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(matrix, place, 2 * INPUTS, out) else { return };
+fn copy(place: &Place<'_>, unit: usize, _: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(place, unit, 2 * INPUTS, out) else { return };
     for (step, out) in out.chunks_mut(PAIR).enumerate() {
         let bytes = bytes.get(2 * STEP * step..).unwrap_or_default();
         if let Some(line) = bytes.first_chunk::<64>() {
@@ -137,8 +139,8 @@ impl By {
 
 /// Weights of a format of blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn blocks<F: Format>(matrix: &Matrix<'_>, tiles: &Tiles, place: Place, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(matrix, place, size_of::<F::Bytes>(), out) else { return };
+fn blocks<F: Format>(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(place, unit, size_of::<F::Bytes>(), out) else { return };
     let mut padded;
     let bytes = if bytes.len() == size_of::<F::Bytes>() {
         // SAFETY: `Bytes` is an array of bytes, and there are as many.

@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::matrix::{Matrix, Staged, UNITS, Units, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, Side, TILE_ROWS, TiledRows, transpose};
 use crate::backend::cpu::kernels::Out;
-use crate::backend::cpu::simd::amx::{Begin, Block, Pair, Streamed, Sums, TileJob, Tiles};
+use crate::backend::cpu::simd::amx::{Begin, Block, Pair, Step, Streamed, Sums, TileJob, Tiles};
 
-/// Bytes of activations that pieces are kept to for a while: a third of a second-level cache, which holds sums and weights as well.
-const RESIDENT: usize = 768 << 10;
+/// Bytes of activations that pieces are kept to for a while: some of a second-level cache, which holds sums and weights as well.
+const RESIDENT: usize = 384 << 10;
 
 /// `out[r, j] = x[r, ..inputs] · weights[.., j]` for the `j` in `columns`, with weights rounded to bf16.
 pub(crate) struct Product<'a> {
@@ -106,10 +106,10 @@ impl<'a> Product<'a> {
     }
 
     #[inline(always)]
-    fn step(&self, tiles: &Tiles, weights: &Pair, x: &Pair) {
+    fn step<'b>(&self, weights: &'b Pair, x: &'b Pair) -> Step<'b> {
         match self.matrix.side {
-            Side::Left => tiles.step(Streamed::Left, x, weights),
-            Side::Right => tiles.step(Streamed::Right, weights, x),
+            Side::Left => Step { streamed: Streamed::Left, left: x, right: weights },
+            Side::Right => Step { streamed: Streamed::Right, left: weights, right: x },
         }
     }
 
@@ -194,7 +194,10 @@ impl TileJob for Product<'_> {
         let mut course = Course { panels, all, span, together: self.matrix.together, panel: 0, start: 0 };
         let mut next = course.next();
         if let Some(place) = &next {
-            self.units(place).some(tiles, UNITS, staged, now);
+            let mut units = self.units(place);
+            for _ in 0..UNITS {
+                units.one(tiles, staged, now);
+            }
         }
         while let Some(place) = next {
             next = course.next();
@@ -203,17 +206,31 @@ impl TileJob for Product<'_> {
             let panel = &mut local.sums[place.panel * blocks..][..blocks];
             let steps = blocks * place.steps.len();
             let mut due = 0;
+            let mut ended: Option<&mut Block> = None;
             for (block, sums) in panel.iter_mut().enumerate() {
-                tiles.begin(begin, sums);
-                for (weights, x) in now.as_chunks().0.iter().zip(self.x.steps(block, &place.steps)) {
-                    self.step(tiles, weights, x);
+                let pairs = now.as_chunks().0.iter().zip(self.x.steps(block, &place.steps));
+                for (index, (weights, x)) in pairs.enumerate() {
+                    let step = self.step(weights, x);
+                    if index > 0 {
+                        tiles.step(step);
+                    } else if let Some(ended) = ended.take() {
+                        tiles.turn(ended, begin, sums, step);
+                    } else {
+                        tiles.begin(begin, sums);
+                        tiles.step(step);
+                    }
                     if let Some(units) = &mut units {
                         due += UNITS;
-                        units.some(tiles, due / steps, staged, then);
-                        due %= steps;
+                        while due >= steps {
+                            due -= steps;
+                            units.one(tiles, staged, then);
+                        }
                     }
                 }
-                tiles.end(sums);
+                ended = Some(sums);
+            }
+            if let Some(ended) = ended {
+                tiles.end(ended);
             }
             if place.steps.end == all || place.steps.end % group == 0 {
                 self.end(place.panel, place.steps.start / group, panel);

@@ -190,6 +190,10 @@ impl Weights {
                 let strips = strips.max(outputs.div_ceil(integers::MAX_COLUMNS));
                 outputs.div_ceil(strips).next_multiple_of(64)
             }
+            // Streams through memory are long, too, but each thread gets several parts, as some have more rows than others.
+            (Way::Integers { threads, .. }, Layout::OutIn, outputs, _) => {
+                outputs.div_ceil(2 * threads).next_multiple_of(64).min(512)
+            }
             (Way::Panels, _, outputs, _) => {
                 if outputs < 4096 {
                     panels::PANEL

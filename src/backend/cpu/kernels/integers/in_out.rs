@@ -88,7 +88,7 @@ impl<'a> InOut<'a> {
             self.scales[(run / self.group * self.outputs + start) * 2..][..2 * count].as_chunks::<2>().0;
         for r in 0..R {
             let place = run % INPUTS / 16;
-            let scale = x[r].scales[place];
+            let scale = x[r].scales[S::ORDER[place]];
             let offset = -S::BIAS * (x[r].sums[place] + x[r].sums[place + 1]);
             let (scales, last_scales) = scales.as_chunks::<COLUMNS>();
             // SAFETY: ends with this turn.

@@ -46,9 +46,7 @@ fn centred<S: Integers>(s: S, d: &[u8; 2], scales: S::Sixteen, zero: f32) -> [S:
 /// Scales and minima of Q4_K and Q5_K.
 #[inline(always)]
 fn sixes<S: Integers>(s: S, start: &[u8; 16]) -> [S::Sixteen; 2] {
-    let [scales, mins] = k::q4_k_sixes(start);
-    let (d, min) = (s.half(bytes(start, 0)), s.half(bytes(start, 2)));
-    [s.mul(d, s.unsigned_twice(scales)), s.mul(min, s.unsigned_twice(mins))]
+    s.scaled_twice(k::q4_k_sixes(start), bytes(start, 0))
 }
 
 /// Two bits of each code of a quarter of Q2_K and Q3_K.

@@ -10,6 +10,9 @@ use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
 /// Outputs worked on together, each a stream of its own through memory.
 const STREAMS: usize = 4;
 
+/// Rows that meet a block of weights at a time, at most.
+const ROWS: usize = 4;
+
 /// How far ahead of its use memory is asked for.
 const AHEAD: usize = 2048;
 
@@ -50,6 +53,7 @@ impl<'a, F: Format> OutIn<'a, F> {
         s: S,
         row: usize,
         columns: [usize; STREAMS],
+        padded: &mut [F::Bytes; STREAMS],
     ) {
         let blocks = self.inputs.div_ceil(INPUTS);
         let x: [_; R] = std::array::from_fn(|r| self.x.row(row + r, blocks));
@@ -57,7 +61,6 @@ impl<'a, F: Format> OutIn<'a, F> {
         // SAFETY: `new` checked that the weights hold all columns.
         let weights = columns.map(|column| unsafe { self.weights.as_ptr().add(column * stride) });
         let whole = self.inputs / INPUTS;
-        let mut padded = [F::ZERO; STREAMS];
         if whole < blocks {
             // What is missing has scales of zero.
             for (padded, column) in padded.iter_mut().zip(columns) {
@@ -65,86 +68,52 @@ impl<'a, F: Format> OutIn<'a, F> {
                 padded.as_mut()[..rest.len()].copy_from_slice(rest);
             }
         }
-        let mut sums = [[s.zero(); STREAMS]; R]; // [R, STREAMS]
+        let mut sums = [[s.zero(); STREAMS]; R];
         for block in 0..blocks {
-            let mut bytes = padded.each_ref();
-            if block < whole {
-                for (bytes, weights) in bytes.iter_mut().zip(weights) {
-                    let start = weights.wrapping_add(block * Self::BYTES);
+            let x = x.map(|x| &x[block]);
+            for c in 0..STREAMS {
+                let mut bytes = &padded[c];
+                if block < whole {
+                    let start = weights[c].wrapping_add(block * Self::BYTES);
                     // SAFETY: an output has as many whole blocks.
-                    *bytes = unsafe { &*start.cast() };
+                    bytes = unsafe { &*start.cast() };
                     for line in (0..Self::BYTES).step_by(64) {
                         s.prefetch(start.wrapping_add(AHEAD + line));
                     }
                 }
+                Self::advance::<S, FAST, R>(s, x, c, bytes, &mut sums);
             }
-            Self::advance::<S, FAST, R>(s, x, block, bytes, &mut sums);
         }
         for r in 0..R {
-            for c in 0..STREAMS {
-                let out = self.out.start(row + r, columns[c], 1);
-                // SAFETY: `start` checked the place; the caller of `new` promised exclusive use.
-                unsafe { *out = s.total(sums[r][c]) };
+            let out = self.out.start(row + r, self.columns.start, self.columns.len());
+            for (column, total) in columns.into_iter().zip(s.totals(sums[r])) {
+                // SAFETY: `start` checked the places; the caller of `new` promised exclusive use.
+                unsafe { *out.add(column - self.columns.start) = total };
             }
         }
     }
 
-    /// Adds the products of 256 inputs.
+    /// Adds the products of 256 inputs of a stream: codes and scales stay in registers, rows take turns.
     #[inline(always)]
     fn advance<S: Integers, const FAST: bool, const R: usize>(
         s: S,
-        x: [&[Activations]; R],
-        block: usize,
-        bytes: [&F::Bytes; STREAMS],
+        x: [&Activations; R],
+        stream: usize,
+        bytes: &F::Bytes,
         sums: &mut [[S::Sum; STREAMS]; R],
     ) {
-        // Not by `map`, which would not be compiled with the instructions.
-        let [a, b, c, d] = bytes;
-        let blocks = [F::open(a), F::open(b), F::open(c), F::open(d)];
-        let mut scales = [[s.splat(0.0); STREAMS]; R];
-        for c in 0..STREAMS {
-            let [own, offsets] = F::scales(s, &blocks[c]);
-            for r in 0..R {
-                let x = &x[r][block];
-                scales[r][c] = s.mul(own, s.load(&x.scales));
-                sums[r][c] = s.subtract(sums[r][c], offsets, x);
-            }
-        }
+        let opened = F::open(bytes);
+        let [scales, offsets] = F::scales(s, &opened);
         // One by one, so that shifts and places are constants.
-        Self::quarter::<S, FAST, R, 0>(s, &blocks, x, block, &scales, sums);
-        Self::quarter::<S, FAST, R, 1>(s, &blocks, x, block, &scales, sums);
-        Self::quarter::<S, FAST, R, 2>(s, &blocks, x, block, &scales, sums);
-        Self::quarter::<S, FAST, R, 3>(s, &blocks, x, block, &scales, sums);
-    }
-
-    /// Adds the products of 64 inputs.
-    #[inline(always)]
-    fn quarter<S: Integers, const FAST: bool, const R: usize, const QUARTER: usize>(
-        s: S,
-        blocks: &[F::Block<'_>; STREAMS],
-        x: [&[Activations]; R],
-        block: usize,
-        scales: &[[S::Sixteen; STREAMS]; R],
-        sums: &mut [[S::Sum; STREAMS]; R],
-    ) {
-        for c in 0..STREAMS {
-            let codes = F::codes(s, &blocks[c], QUARTER);
-            for r in 0..R {
-                sums[r][c] = s.add::<FAST>(sums[r][c], codes, &x[r][block], QUARTER, scales[r][c]);
-            }
-        }
-    }
-
-    /// All rows times outputs `columns`: their weights stay in the cache.
-    #[inline(always)]
-    fn rows<S: Integers, const FAST: bool>(&self, s: S, columns: [usize; STREAMS]) {
-        let mut row = 0;
-        while row + 2 <= self.x.len() {
-            self.tile::<S, FAST, 2>(s, row, columns);
-            row += 2;
-        }
-        if row < self.x.len() {
-            self.tile::<S, FAST, 1>(s, row, columns);
+        let quarters = [
+            F::codes(s, &opened, 0),
+            F::codes(s, &opened, 1),
+            F::codes(s, &opened, 2),
+            F::codes(s, &opened, 3),
+        ];
+        let weights = s.lined_up(quarters, scales);
+        for r in 0..R {
+            sums[r][stream] = s.add::<FAST>(sums[r][stream], weights, offsets, x[r]);
         }
     }
 
@@ -152,12 +121,23 @@ impl<'a, F: Format> OutIn<'a, F> {
     fn all<S: Integers, const FAST: bool>(&self, s: S) {
         // Each stream goes through rows that lie one after the other. The last ones may end on a row that another ends on, too.
         let run = self.columns.len().div_ceil(STREAMS);
+        let mut padded = [F::ZERO; STREAMS];
         for first in 0..run {
             let mut columns = [0; STREAMS];
             for (c, column) in columns.iter_mut().enumerate() {
                 *column = (self.columns.start + first + c * run).min(self.columns.end - 1);
             }
-            self.rows::<S, FAST>(s, columns);
+            // Their weights stay in the cache.
+            let mut row = 0;
+            while row < self.x.len() {
+                match self.x.len() - row {
+                    1 => self.tile::<S, FAST, 1>(s, row, columns, &mut padded),
+                    2 => self.tile::<S, FAST, 2>(s, row, columns, &mut padded),
+                    3 => self.tile::<S, FAST, 3>(s, row, columns, &mut padded),
+                    _ => self.tile::<S, FAST, ROWS>(s, row, columns, &mut padded),
+                }
+                row += ROWS;
+            }
         }
     }
 }

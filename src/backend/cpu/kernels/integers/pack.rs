@@ -50,7 +50,7 @@ impl IntegerJob for Pack<'_> {
             }
             for (half, integers) in out.as_chunks::<16>().0.iter().enumerate() {
                 let sum: i32 = integers.iter().map(|&x| i32::from(x)).sum();
-                self.out.scales[2 * run + half] = scale;
+                self.out.scales[S::ORDER[2 * run + half]] = scale;
                 self.out.sums[2 * run + half] = scale * sum as f32;
             }
         }

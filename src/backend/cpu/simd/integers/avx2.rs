@@ -313,39 +313,44 @@ unsafe impl Integers for Avx2 {
     fn add<const FAST: bool>(
         self,
         mut sum: __m256,
-        codes: [__m256i; 2],
+        (codes, scales): ([[__m256i; 2]; 4], [__m256; 2]),
+        offsets: [__m256; 2],
         x: &Activations,
-        quarter: usize,
-        scales: [__m256; 2],
     ) -> __m256 {
+        let (x_scales, sums) = (Integers::load(self, &x.scales), Integers::load(self, &x.sums));
         for half in 0..2 {
-            let x = x.integers[128 * quarter + 64 * half..][..64].as_ptr();
-            // SAFETY: `self` proves the instructions; the slice is two vectors.
-            unsafe {
-                let zero = _mm256_setzero_si256();
-                let [lower, upper] =
-                    [_mm256_unpacklo_epi8(codes[half], zero), _mm256_unpackhi_epi8(codes[half], zero)];
-                let lower = _mm256_madd_epi16(lower, _mm256_loadu_si256(x.cast()));
-                let upper = _mm256_madd_epi16(upper, _mm256_loadu_si256(x.add(32).cast()));
-                let products = _mm256_cvtepi32_ps(_mm256_add_epi32(lower, upper));
-                let lanes = _mm256_loadu_si256(SPREAD[quarter % 2 * 2 + half].as_ptr().cast());
-                let scales = _mm256_permutevar8x32_ps(scales[quarter / 2], lanes);
-                sum = _mm256_fmadd_ps(products, scales, sum);
+            let scales = Simd::mul(self, scales[half], x_scales[half]);
+            for i in 0..4 {
+                let codes = codes[2 * half + i / 2][i % 2];
+                let x = x.integers[256 * half + 64 * i..][..64].as_ptr();
+                // SAFETY: `self` proves the instructions; the slice is two vectors.
+                unsafe {
+                    let zero = _mm256_setzero_si256();
+                    let [lower, upper] =
+                        [_mm256_unpacklo_epi8(codes, zero), _mm256_unpackhi_epi8(codes, zero)];
+                    let lower = _mm256_madd_epi16(lower, _mm256_loadu_si256(x.cast()));
+                    let upper = _mm256_madd_epi16(upper, _mm256_loadu_si256(x.add(32).cast()));
+                    let products = _mm256_cvtepi32_ps(_mm256_add_epi32(lower, upper));
+                    let lanes = _mm256_loadu_si256(SPREAD[i].as_ptr().cast());
+                    sum = _mm256_fmadd_ps(products, _mm256_permutevar8x32_ps(scales, lanes), sum);
+                }
             }
+            // SAFETY: `self` proves the instructions.
+            sum = unsafe { _mm256_fnmadd_ps(offsets[half], sums[half], sum) };
         }
         sum
     }
 
     #[inline(always)]
-    fn subtract(self, sum: __m256, offsets: [__m256; 2], x: &Activations) -> __m256 {
-        let sums = Integers::load(self, &x.sums);
-        // SAFETY: `self` proves the instructions.
-        unsafe { _mm256_fnmadd_ps(offsets[1], sums[1], _mm256_fnmadd_ps(offsets[0], sums[0], sum)) }
-    }
-
-    #[inline(always)]
-    fn total(self, sum: __m256) -> f32 {
-        Simd::sum(self, sum)
+    fn totals(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let four = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let one = _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps::<1>(four));
+            _mm_storeu_ps(out.as_mut_ptr(), one);
+        }
+        out
     }
 
     #[inline(always)]

@@ -1,7 +1,8 @@
 //! 64 products at a time, with AVX-512 and its dot products of bytes.
 //!
-//! Activations are kept as two planes of bytes, 64 upper ones before 64 lower ones: `vpdpbusd` multiplies 64 unsigned bytes with 64
-//! signed ones and adds each four of the products to a lane.
+//! `vpdpbusd` multiplies 64 unsigned bytes with 64 signed ones and adds each four of the products to a lane. What meets in a lane has
+//! the same scale, so that lanes are scaled once for 256 inputs: each has four of the same 16 inputs at a time. Activations are
+//! kept in that order, four times 64 upper bytes before the 64 lower ones.
 
 use std::arch::x86_64::*;
 
@@ -34,22 +35,35 @@ impl Vnni {
     }
 }
 
-/// Which of 16 scales the lanes of a quarter have: four codes each.
-static SPREAD: [[u32; 16]; 4] = {
-    let mut lanes = [[0; 16]; 4];
-    let mut i = 0;
-    while i < 64 {
-        lanes[i / 16][i % 16] = (i / 4) as u32;
-        i += 1;
+/// 256 bytes, four of each 16 in a vector instead of 16 of four times 16.
+#[inline(always)]
+fn exchanged(_: Vnni, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    // SAFETY: the value proves the instructions.
+    unsafe {
+        let [ab, cd] = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+        let [ef, gh] = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+        [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ef, gh),
+            _mm512_unpackhi_epi64(ef, gh),
+        ]
     }
-    lanes
-};
+}
+
+/// Where four activations from `first` on are kept: their upper bytes, and 64 further their lower ones.
+#[inline(always)]
+fn place(first: usize) -> usize {
+    first % 16 / 4 * 128 + 4 * Vnni::ORDER[first / 16]
+}
 
 // SAFETY: `new` is the only maker of values and has looked. The SAFETY notes below rest on that: every intrinsic used needs
 // nothing but the features that are proved.
 unsafe impl Integers for Vnni {
     const BIAS: f32 = 128.0;
     const FASTER: bool = true;
+    // That of columns and rows of four by four exchanged.
+    const ORDER: [usize; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
     type Codes = __m512i;
     type Sixteen = __m512;
     type Sum = __m512;
@@ -220,6 +234,21 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
+    fn scaled_twice(self, [a, b]: [u64; 2], factors: &[u8; 4]) -> [__m512; 2] {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            // Both by turns, until they are products.
+            let bytes =
+                _mm_unpacklo_epi8(_mm_cvtsi64_si128(a.cast_signed()), _mm_cvtsi64_si128(b.cast_signed()));
+            let factors = _mm512_cvtph_ps(_mm256_set1_epi32(i32::from_le_bytes(*factors)));
+            let both = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), factors);
+            let first = _mm512_set_epi32(14, 14, 12, 12, 10, 10, 8, 8, 6, 6, 4, 4, 2, 2, 0, 0);
+            let second = _mm512_set_epi32(15, 15, 13, 13, 11, 11, 9, 9, 7, 7, 5, 5, 3, 3, 1, 1);
+            [_mm512_permutexvar_ps(first, both), _mm512_permutexvar_ps(second, both)]
+        }
+    }
+
+    #[inline(always)]
     fn low_and_high(self, x: &[u8; 16]) -> (__m512, __m512) {
         // SAFETY: `self` proves the instructions; the array is a vector.
         unsafe {
@@ -255,39 +284,57 @@ unsafe impl Integers for Vnni {
     }
 
     #[inline(always)]
-    fn add<const FAST: bool>(
-        self,
-        sum: __m512,
-        codes: __m512i,
-        x: &Activations,
-        quarter: usize,
-        scales: __m512,
-    ) -> __m512 {
-        let planes = x.integers[128 * quarter..][..128].as_ptr();
-        // SAFETY: `self` proves the instructions; the slice is two vectors.
+    fn lined_up(self, quarters: [__m512i; 4], scales: __m512) -> ([__m512i; 4], __m512) {
+        // SAFETY: `self` proves the instructions.
         unsafe {
-            let zero = _mm512_setzero_si512();
-            let upper = if FAST {
-                zero
-            } else {
-                _mm512_slli_epi32::<8>(_mm512_dpbusd_epi32(zero, codes, _mm512_loadu_si512(planes.cast())))
-            };
-            let products = _mm512_dpbusd_epi32(upper, codes, _mm512_loadu_si512(planes.add(64).cast()));
-            let lanes = _mm512_loadu_si512(SPREAD[quarter].as_ptr().cast());
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(lanes, scales), sum)
+            let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+            (exchanged(self, quarters), _mm512_permutexvar_ps(order, scales))
         }
     }
 
     #[inline(always)]
-    fn subtract(self, sum: __m512, offsets: __m512, x: &Activations) -> __m512 {
-        // SAFETY: `self` proves the instructions.
-        unsafe { _mm512_fnmadd_ps(offsets, self.load(&x.sums), sum) }
+    fn add<const FAST: bool>(
+        self,
+        sum: __m512,
+        (codes, scales): ([__m512i; 4], __m512),
+        offsets: __m512,
+        x: &Activations,
+    ) -> __m512 {
+        let planes = x.integers.as_ptr();
+        // SAFETY: `self` proves the instructions; the array is eight vectors.
+        unsafe {
+            // Two chains of half the length.
+            let [mut upper, mut lower] = [_mm512_setzero_si512(); 2];
+            for i in 0..4 {
+                let planes = planes.add(128 * i);
+                if !FAST {
+                    upper = _mm512_dpbusd_epi32(upper, codes[i], _mm512_loadu_si512(planes.cast()));
+                }
+                lower = _mm512_dpbusd_epi32(lower, codes[i], _mm512_loadu_si512(planes.add(64).cast()));
+            }
+            let products = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower);
+            let sum = _mm512_fnmadd_ps(offsets, self.load(&x.sums), sum);
+            let scales = _mm512_mul_ps(scales, self.load(&x.scales));
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scales, sum)
+        }
     }
 
     #[inline(always)]
-    fn total(self, sum: __m512) -> f32 {
-        // SAFETY: `self` proves the instructions.
-        unsafe { _mm512_reduce_add_ps(sum) }
+    fn totals(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let [ab, cd] = [_mm512_castps_pd(ab), _mm512_castps_pd(cd)];
+            let [low, high] = [_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd)];
+            let four = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            let upper = _mm512_castps512_ps256(_mm512_shuffle_f32x4::<0b1110>(four, four));
+            let two = _mm256_add_ps(_mm512_castps512_ps256(four), upper);
+            let one = _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps::<1>(two));
+            _mm_storeu_ps(out.as_mut_ptr(), one);
+        }
+        out
     }
 
     #[inline(always)]
@@ -299,7 +346,7 @@ unsafe impl Integers for Vnni {
         first: usize,
         sums: [&mut [i32; 64]; R],
     ) {
-        let planes = x.map(|x| x.integers[first / 64 * 128 + first % 64..][..72].as_ptr());
+        let x = x.map(|x| &x.integers);
         // SAFETY: `self` proves the instructions, the caller the weights; slices and arrays hold what is read and written.
         unsafe {
             let mut upper = [[_mm512_setzero_si512(); 4]; R];
@@ -323,8 +370,9 @@ unsafe impl Integers for Vnni {
                     _mm512_unpacklo_epi16(b, d),
                     _mm512_unpackhi_epi16(b, d),
                 ];
+                let place = place(first + four);
                 for r in 0..R {
-                    let x = planes[r].add(four).cast::<i32>();
+                    let x = x[r][place..][..68].as_ptr().cast::<i32>();
                     let hi = _mm512_set1_epi32(x.read_unaligned());
                     let lo = _mm512_set1_epi32(x.add(16).read_unaligned());
                     for v in 0..4 {
@@ -366,11 +414,24 @@ unsafe impl Integers for Vnni {
     #[inline(always)]
     fn arrange(self, integers: &[i16; INPUTS]) -> [u8; 2 * INPUTS] {
         let mut out = [0; 2 * INPUTS];
-        for (integers, out) in integers.as_chunks::<64>().0.iter().zip(out.as_chunks_mut::<128>().0) {
-            for (i, &integer) in integers.iter().enumerate() {
-                let lower = integer as i8;
-                out[i] = ((integer - i16::from(lower)) >> 8) as u8;
-                out[64 + i] = lower.cast_unsigned();
+        // SAFETY: `self` proves the instructions; eight vectors of integers become four of each half of theirs, in an array of eight.
+        unsafe {
+            let [mut upper, mut lower] = [[_mm512_setzero_si512(); 4]; 2];
+            for quarter in 0..4 {
+                let [mut high, mut low] = [[_mm256_setzero_si256(); 2]; 2];
+                for half in 0..2 {
+                    let x = _mm512_loadu_si512(integers.as_ptr().add(64 * quarter + 32 * half).cast());
+                    low[half] = _mm512_cvtepi16_epi8(x);
+                    let rest = _mm512_sub_epi16(x, _mm512_cvtepi8_epi16(low[half]));
+                    high[half] = _mm512_cvtepi16_epi8(_mm512_srai_epi16::<8>(rest));
+                }
+                upper[quarter] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(high[0]), high[1]);
+                lower[quarter] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low[0]), low[1]);
+            }
+            let [upper, lower] = [exchanged(self, upper), exchanged(self, lower)];
+            for i in 0..4 {
+                _mm512_storeu_si512(out.as_mut_ptr().add(128 * i).cast(), upper[i]);
+                _mm512_storeu_si512(out.as_mut_ptr().add(128 * i + 64).cast(), lower[i]);
             }
         }
         out

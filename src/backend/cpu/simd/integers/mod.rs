@@ -23,7 +23,7 @@ pub(crate) const INPUTS: usize = 256;
 pub(crate) struct Activations {
     /// Integers in the order that [`Integers::arrange`] gave them.
     pub(crate) integers: [u8; 2 * INPUTS],
-    /// The scale of each 16, which is that of 32.
+    /// The scale of each 16, which is that of 32, in the order [`Integers::ORDER`].
     pub(crate) scales: [f32; 16],
     /// The sum of each 16 activations.
     pub(crate) sums: [f32; 16],
@@ -47,6 +47,8 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     const BIAS: f32;
     /// Whether `FAST` is.
     const FASTER: bool;
+    /// Where of [`Activations::scales`] that of each 16 inputs is.
+    const ORDER: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     /// 64 codes.
     type Codes: Copy;
     /// 16 f32: a number for each 16 of 256 inputs.
@@ -95,6 +97,13 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn signed(self, x: [u8; 16]) -> Self::Sixteen;
     /// Each byte twice, the lowest first.
     fn unsigned_twice(self, x: u64) -> Self::Sixteen;
+    /// Each byte of two numbers twice, the lowest first, times the f16 of each number.
+    #[inline(always)]
+    fn scaled_twice(self, [a, b]: [u64; 2], factors: &[u8; 4]) -> [Self::Sixteen; 2] {
+        let &[c, d, e, f] = factors;
+        let [first, second] = [self.half(&[c, d]), self.half(&[e, f])];
+        [self.mul(first, self.unsigned_twice(a)), self.mul(second, self.unsigned_twice(b))]
+    }
     /// Low nibbles and high ones.
     fn low_and_high(self, x: &[u8; 16]) -> (Self::Sixteen, Self::Sixteen);
     /// An f16, sixteen times.
@@ -103,20 +112,25 @@ pub(crate) unsafe trait Integers: Copy + Send + Sync {
     fn halves(self, blocks: &[u8], at: usize, size: usize) -> Self::Sixteen;
 
     fn zero(self) -> Self::Sum;
-    /// `sum + scales · (products of 64 codes with inputs from 64 * quarter on)`; `scales` has those of all 256 inputs, with those of
-    /// the activations multiplied in.
+    /// Codes of 256 inputs and their scales, as [`add`](Self::add) takes them.
+    #[inline(always)]
+    fn lined_up(
+        self,
+        quarters: [Self::Codes; 4],
+        scales: Self::Sixteen,
+    ) -> ([Self::Codes; 4], Self::Sixteen) {
+        (quarters, scales)
+    }
+    /// `sum + scales · (products of 256 codes with x) - offsets · (sums of x)`.
     fn add<const FAST: bool>(
         self,
         sum: Self::Sum,
-        codes: Self::Codes,
+        weights: ([Self::Codes; 4], Self::Sixteen),
+        offsets: Self::Sixteen,
         x: &Activations,
-        quarter: usize,
-        scales: Self::Sixteen,
     ) -> Self::Sum;
-    /// `sum - offsets · x.sums`.
-    fn subtract(self, sum: Self::Sum, offsets: Self::Sixteen, x: &Activations) -> Self::Sum;
-    /// All of it.
-    fn total(self, sum: Self::Sum) -> f32;
+    /// All of each.
+    fn totals(self, sums: [Self::Sum; 4]) -> [f32; 4];
 
     /// Adds the products of inputs `first` to `first + 7` of each row with 64 columns of weights, and `BIAS` times those inputs,
     /// to `sums`, which are in an order of their own. Sums of 32 inputs do not overflow.

@@ -7,7 +7,7 @@ use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::{Activations, INPUTS, IntegerJob, Integers};
-use crate::backend::cpu::simd::neon::{total, widen, widen_upper};
+use crate::backend::cpu::simd::neon::{widen, widen_upper};
 
 /// Proof that the processor has NEON and its dot products.
 #[derive(Clone, Copy, Debug)]
@@ -330,44 +330,41 @@ unsafe impl Integers for Dot {
     fn add<const FAST: bool>(
         self,
         mut sum: float32x4_t,
-        codes: [uint8x16_t; 4],
+        (codes, scales): ([[uint8x16_t; 4]; 4], [float32x4_t; 4]),
+        offsets: [float32x4_t; 4],
         x: &Activations,
-        quarter: usize,
-        scales: [float32x4_t; 4],
     ) -> float32x4_t {
-        let planes = x.integers[128 * quarter..][..128].as_ptr().cast::<i8>();
-        // SAFETY: `self` proves the instructions; the slice is eight vectors.
-        unsafe {
-            let mut products = [vdupq_n_s32(0); 4];
-            for i in 0..4 {
-                let codes = vreinterpretq_s8_u8(codes[i]);
-                if !FAST {
-                    let upper = sdot(products[i], codes, vld1q_s8(planes.add(16 * i)));
-                    products[i] = vshlq_n_s32::<8>(upper);
+        let (x_scales, sums) = (self.load(&x.scales), self.load(&x.sums));
+        for quarter in 0..4 {
+            let planes = x.integers[128 * quarter..][..128].as_ptr().cast::<i8>();
+            // SAFETY: `self` proves the instructions; the slice is eight vectors.
+            unsafe {
+                let mut products = [vdupq_n_s32(0); 4];
+                for i in 0..4 {
+                    let codes = vreinterpretq_s8_u8(codes[quarter][i]);
+                    if !FAST {
+                        let upper = sdot(products[i], codes, vld1q_s8(planes.add(16 * i)));
+                        products[i] = vshlq_n_s32::<8>(upper);
+                    }
+                    products[i] = sdot(products[i], codes, vld1q_s8(planes.add(64 + 16 * i)));
                 }
-                products[i] = sdot(products[i], codes, vld1q_s8(planes.add(64 + 16 * i)));
+                let scales = vmulq_f32(scales[quarter], x_scales[quarter]);
+                sum = vfmaq_laneq_f32::<0>(sum, vcvtq_f32_s32(products[0]), scales);
+                sum = vfmaq_laneq_f32::<1>(sum, vcvtq_f32_s32(products[1]), scales);
+                sum = vfmaq_laneq_f32::<2>(sum, vcvtq_f32_s32(products[2]), scales);
+                sum = vfmaq_laneq_f32::<3>(sum, vcvtq_f32_s32(products[3]), scales);
+                sum = vfmsq_f32(sum, offsets[quarter], sums[quarter]);
             }
-            let scales = scales[quarter];
-            sum = vfmaq_laneq_f32::<0>(sum, vcvtq_f32_s32(products[0]), scales);
-            sum = vfmaq_laneq_f32::<1>(sum, vcvtq_f32_s32(products[1]), scales);
-            sum = vfmaq_laneq_f32::<2>(sum, vcvtq_f32_s32(products[2]), scales);
-            vfmaq_laneq_f32::<3>(sum, vcvtq_f32_s32(products[3]), scales)
-        }
-    }
-
-    #[inline(always)]
-    fn subtract(self, mut sum: float32x4_t, offsets: [float32x4_t; 4], x: &Activations) -> float32x4_t {
-        for (offsets, sums) in offsets.into_iter().zip(self.load(&x.sums)) {
-            // SAFETY: `self` proves the instructions.
-            sum = unsafe { vfmsq_f32(sum, offsets, sums) };
         }
         sum
     }
 
     #[inline(always)]
-    fn total(self, sum: float32x4_t) -> f32 {
-        // SAFETY: `self` proves the instructions.
-        unsafe { total(sum) }
+    fn totals(self, [a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        // SAFETY: `self` proves the instructions; the array is a vector.
+        unsafe { vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))) };
+        out
     }
 
     #[inline(always)]

@@ -138,25 +138,20 @@ unsafe impl Integers for Scalar {
     fn add<const FAST: bool>(
         self,
         mut sum: f32,
-        codes: [u8; 64],
+        (codes, scales): ([[u8; 64]; 4], [f32; 16]),
+        offsets: [f32; 16],
         x: &Activations,
-        quarter: usize,
-        scales: [f32; 16],
     ) -> f32 {
-        for group in 0..4 {
-            let products = (0..16).map(|i| 16 * group + i);
-            let products: i32 = products.map(|i| i32::from(codes[i]) * x.at(64 * quarter + i)).sum();
-            sum += scales[4 * quarter + group] * products as f32;
+        for (sixteen, codes) in codes.as_flattened().as_chunks::<16>().0.iter().enumerate() {
+            let products = (0..16).map(|i| i32::from(codes[i]) * x.at(16 * sixteen + i));
+            let products = products.sum::<i32>() as f32;
+            sum += scales[sixteen] * x.scales[sixteen] * products - offsets[sixteen] * x.sums[sixteen];
         }
         sum
     }
 
-    fn subtract(self, sum: f32, offsets: [f32; 16], x: &Activations) -> f32 {
-        offsets.iter().zip(&x.sums).fold(sum, |sum, (offset, x)| sum - offset * x)
-    }
-
-    fn total(self, sum: f32) -> f32 {
-        sum
+    fn totals(self, sums: [f32; 4]) -> [f32; 4] {
+        sums
     }
 
     unsafe fn eight<const FAST: bool, const R: usize>(

@@ -232,6 +232,25 @@ macro_rules! step {
     };
 }
 
+/// The part of a step that has only the first tile of the streamed operand.
+macro_rules! half {
+    ($streamed:ident, $other:ident, $first:literal, $second:literal) => {
+        asm!(
+            "tileloaddt1 tmm4, [{streamed} + {line}]",
+            "tileloadd tmm6, [{other} + {line}]",
+            $first,
+            "tileloadd tmm7, [{other} + {line} + 1024]",
+            $second,
+            streamed = in(reg) $streamed.as_ptr(),
+            other = in(reg) $other.as_ptr(),
+            line = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags, readonly),
+        )
+    };
+}
+
 /// The first step of a product that takes the place of another, whose results are stored one by one.
 macro_rules! turn {
     (zero, $($rest:tt)*) => {
@@ -320,6 +339,22 @@ impl Tiles {
             match streamed {
                 Streamed::Left => step!(left, right, "tileloaddt1", "tileloadd"),
                 Streamed::Right => step!(left, right, "tileloadd", "tileloaddt1"),
+            }
+        }
+    }
+
+    /// The same without the second tile of the streamed operand, whose results are left as they are.
+    #[inline(always)]
+    pub(crate) fn half(&self, Step { streamed, left, right }: Step<'_>) {
+        // SAFETY: `self` is there, so the tiles are configured; each operand is two tiles.
+        unsafe {
+            match streamed {
+                Streamed::Left => {
+                    half!(left, right, "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7")
+                }
+                Streamed::Right => {
+                    half!(right, left, "tdpbf16ps tmm0, tmm6, tmm4", "tdpbf16ps tmm2, tmm7, tmm4")
+                }
             }
         }
     }

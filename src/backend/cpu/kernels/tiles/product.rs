@@ -208,10 +208,14 @@ impl TileJob for Product<'_> {
             let mut due = 0;
             let mut ended: Option<&mut Block> = None;
             for (block, sums) in panel.iter_mut().enumerate() {
+                // Rows that there are not are zeros: to leave them out saves time and nothing else.
+                let half = self.x.rows() - block * SIDE <= TILE_ROWS;
                 let pairs = now.as_chunks().0.iter().zip(self.x.steps(block, &place.steps));
                 for (index, (weights, x)) in pairs.enumerate() {
                     let step = self.step(weights, x);
-                    if index > 0 {
+                    if index > 0 && half {
+                        tiles.half(step);
+                    } else if index > 0 {
                         tiles.step(step);
                     } else if let Some(ended) = ended.take() {
                         tiles.turn(ended, begin, sums, step);

@@ -9,6 +9,7 @@ mod matrix;
 mod out_in;
 mod pack;
 mod product;
+mod q8_0;
 
 use std::ops::Range;
 

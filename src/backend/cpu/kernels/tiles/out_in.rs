@@ -1,8 +1,10 @@
 //! Weights stored `[outputs, inputs]`, of any type, to tiles whose rows are outputs. A unit is an output.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::matrix::{Place, Staged, UNITS, Unpack, Weights};
+use super::q8_0;
 use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
@@ -15,17 +17,18 @@ use crate::tensor::DType;
 const _: () = assert!(PIECE * STEP == INPUTS && UNITS == SIDE);
 
 /// From the beginning of an output's first line to the end of its last.
-const LINES: usize = (PIECE - 1) * PAIR + 64;
+pub(super) const LINES: usize = (PIECE - 1) * PAIR + 64;
 
 /// The function for a type.
 pub(super) fn unpack(dtype: DType, factors: Option<&Factors>) -> Unpack {
     macro_rules! run {
         ($format:ident) => {
-            blocks::<$format>
+            blocks::<Any<$format>>
         };
     }
     match (dtype, factors) {
         (DType::BF16, None) => copy,
+        (DType::Q8_0, None) => blocks::<q8_0::Q8_0>,
         (dtype, None) => integers::with_format!(dtype, run, floats),
         _ => floats,
     }
@@ -137,37 +140,64 @@ impl By {
     }
 }
 
-/// Weights of a format of blocks.
+/// A type of blocks, and how they become lines of tiles.
+pub(super) trait Lines {
+    /// 256 weights: `[u8; N]`.
+    type Bytes: AsMut<[u8]>;
+    const ZERO: Self::Bytes;
+
+    /// Puts the weights, as bf16, into the line of each step.
+    ///
+    /// # Safety
+    /// The processor must have all that `Amx` proves; callers are compiled with it.
+    unsafe fn lines(tiles: &Tiles, block: &Self::Bytes, out: &mut [u8; LINES]);
+}
+
+/// Weights of a type of blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn blocks<F: Format>(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(place, unit, size_of::<F::Bytes>(), out) else { return };
+fn blocks<L: Lines>(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(place, unit, size_of::<L::Bytes>(), out) else { return };
     let mut padded;
-    let bytes = if bytes.len() == size_of::<F::Bytes>() {
+    let block = if bytes.len() == size_of::<L::Bytes>() {
         // SAFETY: `Bytes` is an array of bytes, and there are as many.
-        unsafe { &*bytes.as_ptr().cast::<F::Bytes>() }
+        unsafe { &*bytes.as_ptr().cast::<L::Bytes>() }
     } else {
-        padded = F::ZERO;
+        padded = L::ZERO;
         padded.as_mut()[..bytes.len()].copy_from_slice(bytes);
         &padded
     };
-    let s = tiles.integers;
-    let block = F::open(bytes);
-    let mut heads = [[0.0; 16]; 2];
-    let [scales, offsets] = F::scales(s, &block);
-    // SAFETY: both are vectors; this function has the features.
-    unsafe {
-        _mm512_storeu_ps(heads[0].as_mut_ptr(), scales);
-        _mm512_storeu_ps(heads[1].as_mut_ptr(), offsets);
-    }
-    // Read from memory each is spread by the load; from the register it takes two shuffles, which there are enough of.
-    let heads = std::hint::black_box(&heads);
-    for quarter in 0..PIECE / 2 {
-        let codes = F::codes(s, &block, quarter);
-        let lines = lines(By::format::<F>(), heads, quarter, codes);
-        for i in 0..2 {
-            let out = out[(2 * quarter + i) * PAIR..][..64].as_mut_ptr();
-            // SAFETY: the slice is a vector; this function has the features.
-            unsafe { _mm512_storeu_si512(out.cast(), lines[i]) };
+    // SAFETY: this function has the features.
+    unsafe { L::lines(tiles, block, out) };
+}
+
+/// Any format, by its codes and scales.
+struct Any<F>(PhantomData<F>);
+
+impl<F: Format> Lines for Any<F> {
+    type Bytes = F::Bytes;
+    const ZERO: F::Bytes = F::ZERO;
+
+    #[inline(always)]
+    unsafe fn lines(tiles: &Tiles, block: &F::Bytes, out: &mut [u8; LINES]) {
+        let s = tiles.integers;
+        let block = F::open(block);
+        let mut heads = [[0.0; 16]; 2];
+        let [scales, offsets] = F::scales(s, &block);
+        // SAFETY: the caller's; both are vectors.
+        unsafe {
+            _mm512_storeu_ps(heads[0].as_mut_ptr(), scales);
+            _mm512_storeu_ps(heads[1].as_mut_ptr(), offsets);
+        }
+        // Read from memory each is spread by the load; from the register it takes two shuffles, which there are enough of.
+        let heads = std::hint::black_box(&heads);
+        for quarter in 0..PIECE / 2 {
+            let codes = F::codes(s, &block, quarter);
+            let lines = lines(By::format::<F>(), heads, quarter, codes);
+            for i in 0..2 {
+                let out = out[(2 * quarter + i) * PAIR..][..64].as_mut_ptr();
+                // SAFETY: the caller's; the slice is a vector.
+                unsafe { _mm512_storeu_si512(out.cast(), lines[i]) };
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Loaded {
     pub(super) load_seconds: f64,
     /// Bytes of weights per second in which it was loaded.
     pub(super) load: f64,
-    /// Operations per second that the processor does at best, in registers.
+    /// Operations per second that the processor does at best.
     pub(super) peaks: Vec<Limit>,
     pub(super) cases: Vec<Measured>,
 }

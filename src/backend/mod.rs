@@ -47,7 +47,7 @@ pub enum Precision {
     /// scale for each 32: off by up to 1/254 of the largest of them.
     ///
     /// What this costs on the same file, as the mean difference of the next token's log-probability (nats) and the mean KL divergence
-    /// (in 10⁻⁴) from `Exact`, for the trained model in the repository and 20,440 held-out tokens, computed one by one with the keys and
+    /// (in 10^-4) from `Exact`, for the trained model in the repository and 20,440 held-out tokens, computed one by one with the keys and
     /// values that each side has by default (`benches/compare_errors.py`):
     ///
     /// | type | `Standard` | `Fast` | llama.cpp | perplexity: `Exact` | `Fast` | llama.cpp |

@@ -68,6 +68,9 @@ pub(crate) struct Placing {
     /// Weights are read where they lie in the files, or copied into memory first; a GPU has them in its own
     #[arg(long, value_enum, default_value_t)]
     pub(crate) weights: WeightsName,
+    /// Tokens that go through the layers together at most; 512 unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_rows: Option<u32>,
     /// Threads that compute on the processor; 0 is one per available core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -118,6 +121,10 @@ impl Placing {
             .threads(self.threads)
             .pin_threads(self.pin)
             .device(self.device);
+        let options = match self.batch_rows {
+            Some(rows) => options.batch_rows(rows as usize),
+            None => options,
+        };
         let options = match self.gpu_layers {
             Some(layers) => options.gpu_layers(layers),
             None => options,

@@ -47,9 +47,6 @@ pub(crate) struct Args {
     /// Instruction sets of the processor to use instead of the best; several are measured one after the other
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     isa: Vec<String>,
-    /// Tokens that go through the layers together at most; 512 unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch_rows: Option<u32>,
     /// Give a GPU kernel by kernel, instead of whole passes as graphs
     #[arg(long)]
     no_graphs: bool,
@@ -119,14 +116,8 @@ impl Args {
     }
 
     fn options(&self, precision: PrecisionName) -> ModelOptions {
-        let mut options = self.placing.options(precision);
-        if let Some(rows) = self.batch_rows {
-            options = options.batch_rows(rows as usize);
-        }
-        if self.no_graphs {
-            options = options.graphs(false);
-        }
-        options
+        let options = self.placing.options(precision);
+        if self.no_graphs { options.graphs(false) } else { options }
     }
 }
 

@@ -120,6 +120,11 @@ impl Cpu {
         self.precision != Precision::Exact
     }
 
+    /// Whether what products multiply is rounded to bf16 first: not where it becomes integers of fewer bits, which would round it twice.
+    fn rounds_activations(&self) -> bool {
+        self.precision == Precision::Standard
+    }
+
     fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
         let weights = Weights::load(matrix, self.storage, control)?;
         self.mapped.fetch_add(weights.mapped_bytes(), Relaxed);
@@ -465,7 +470,7 @@ impl Backend for Cpu {
         let rows = batch.rows().len();
         let (width, query_width, kv_width) = (config.width, config.query_width(), config.kv_width());
         let half = config.head_dim / 2;
-        let then = if self.rounds() { Then::StoreRounded } else { Then::Store };
+        let then = if self.rounds_activations() { Then::StoreRounded } else { Then::Store };
         let all = &scratch.identity[..rows];
 
         let normed = Shared::new(&mut scratch.normed);
@@ -522,7 +527,7 @@ impl Backend for Cpu {
             cache,
             query: &scratch.query,
             attended: &attended,
-            round: self.rounds(),
+            round: self.rounds_activations(),
         };
         // SAFETY: a region does each part once.
         self.region(batch, regions.parts(config), |part| unsafe { attention.part(part) })?;
@@ -560,7 +565,7 @@ impl Backend for Cpu {
             let out = Out::rows(&probabilities, row, experts);
             // SAFETY: as above.
             unsafe { layer.router.floats(self.isa, x, 0..experts, out) };
-            if self.rounds() {
+            if self.rounds_activations() {
                 self.isa.run(RoundBf16(normed));
             }
             let pairs = row * selected..(row + 1) * selected;
@@ -620,7 +625,7 @@ impl Backend for Cpu {
                     let start = to_gate.place(index, columns.start);
                     let gate = out.slice(start..start + strip);
                     let up = buffer.slice(index * strip..(index + 1) * strip);
-                    self.isa.run(GeluMul { gate, up, round: self.rounds() });
+                    self.isa.run(GeluMul { gate, up, round: self.rounds_activations() });
                 }
             }
             UP.set(local);
@@ -691,7 +696,7 @@ impl Backend for Cpu {
         logits: &mut [f32],
     ) -> Result<()> {
         let (width, vocab) = (self.config.width, self.config.vocab);
-        let then = if self.rounds() { Then::StoreRounded } else { Then::Store };
+        let then = if self.rounds_activations() { Then::StoreRounded } else { Then::Store };
         let normed = Shared::new(&mut scratch.normed);
         self.each_row(batch, rows.len(), |index| {
             let x = &scratch.hidden[rows[index] as usize * width..][..width];

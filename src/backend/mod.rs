@@ -44,7 +44,7 @@ pub enum Precision {
     #[default]
     Standard,
     /// As `Standard`, but on the processor products of few rows with quantised weights see activations as 8-bit integers, with a
-    /// scale for each 32: off by up to 1/254 of the largest of them.
+    /// scale for each 16: off by up to 1/254 of the largest of them. They are not rounded to bf16 before.
     ///
     /// What this costs on the same file, as the mean difference of the next token's log-probability (nats) and the mean KL divergence
     /// (in 10^-4) from `Exact`, for the trained model in the repository and 20,440 held-out tokens, computed one by one with the keys and

@@ -1,11 +1,11 @@
 //! Products with matrices of int8 stored `[inputs, outputs]`, with a scale for each output and row group: xAI's checkpoint.
 //!
-//! Runs of columns are read 32 inputs at a time, which share a scale of the activations: their sums are exact, and stay in the
-//! first-level cache until they are scaled.
+//! Runs of columns are read for 32 or 16 inputs at a time, which share a scale of the activations: their sums are exact, and stay in
+//! the first-level cache until they are scaled.
 
 use std::ops::Range;
 
-use super::IntegerRows;
+use super::{IntegerRows, pack};
 use crate::backend::cpu::kernels::Out;
 use crate::backend::cpu::simd::{Activations, INPUTS, IntegerJob, Integers};
 
@@ -15,8 +15,6 @@ pub(crate) const MAX_COLUMNS: usize = 8192;
 /// Columns that a part should have at least: where a run of memory ends, the processor has read some ahead that nobody needs.
 pub(crate) const MIN_COLUMNS: usize = 1024;
 
-/// Inputs whose products are summed as integers: they share a scale.
-const RUN: usize = 32;
 /// Inputs taken at a time: more would lie in lines that caches cannot hold at once, a power of two apart.
 const STEP: usize = 8;
 /// Columns taken at a time.
@@ -48,7 +46,7 @@ pub(crate) struct InOut<'a> {
 impl<'a> InOut<'a> {
     /// Whether row groups of so many inputs begin where the activations' scales change.
     pub(crate) fn can(inputs: usize, group: usize) -> bool {
-        group >= inputs || group.is_multiple_of(RUN)
+        group >= inputs || group.is_multiple_of(pack::run(false))
     }
 
     /// # Safety
@@ -80,16 +78,16 @@ impl<'a> InOut<'a> {
     ) {
         let blocks = self.inputs.div_ceil(INPUTS);
         let x: [_; R] = std::array::from_fn(|r| &self.x.row(row + r, blocks)[run / INPUTS]);
-        for first in (run..self.inputs.min(run + RUN)).step_by(STEP) {
+        for first in (run..self.inputs.min(run + pack::run(FAST))).step_by(STEP) {
             self.advance::<S, FAST, R>(s, x, first, columns, integers);
         }
         let (start, count) = (columns.start, columns.len());
         let scales =
             self.scales[(run / self.group * self.outputs + start) * 2..][..2 * count].as_chunks::<2>().0;
         for r in 0..R {
-            let place = run % INPUTS / 16;
-            let scale = x[r].scales[S::ORDER[place]];
-            let offset = -S::BIAS * (x[r].sums[place] + x[r].sums[place + 1]);
+            let sixteens = run % INPUTS / 16..(run % INPUTS + pack::run(FAST)) / 16;
+            let scale = x[r].scales[S::ORDER[sixteens.start]];
+            let offset = -S::BIAS * x[r].sums[sixteens].iter().sum::<f32>();
             let (scales, last_scales) = scales.as_chunks::<COLUMNS>();
             // SAFETY: ends with this turn.
             let (out, last_out) = unsafe { self.out(row + r, columns) }.as_chunks_mut::<COLUMNS>();
@@ -170,7 +168,7 @@ impl<'a> InOut<'a> {
             unsafe { self.out(row, &self.columns) }.fill(0.0);
         }
         let mut integers = [[Aligned([0_i32; COLUMNS]); CHUNK / COLUMNS]; 2]; // [rows, columns]
-        for run in (0..self.inputs).step_by(RUN) {
+        for run in (0..self.inputs).step_by(pack::run(FAST)) {
             for start in self.columns.clone().step_by(CHUNK) {
                 let columns = start..self.columns.end.min(start + CHUNK);
                 // All rows, while its weights are in the cache.

@@ -23,7 +23,7 @@ pub(crate) const INPUTS: usize = 256;
 pub(crate) struct Activations {
     /// Integers in the order that [`Integers::arrange`] gave them.
     pub(crate) integers: [u8; 2 * INPUTS],
-    /// The scale of each 16, which is that of 32, in the order [`Integers::ORDER`].
+    /// The scale of each 16, which where integers have 16 bits is that of 32, in the order [`Integers::ORDER`].
     pub(crate) scales: [f32; 16],
     /// The sum of each 16 activations.
     pub(crate) sums: [f32; 16],

@@ -44,7 +44,7 @@ pub enum Precision {
     #[default]
     Standard,
     /// As `Standard`, but on the processor products of few rows with quantised weights see activations as 8-bit integers, with a
-    /// scale for each 16: off by up to 1/254 of the largest of them. They are not rounded to bf16 before.
+    /// scale for each 16: off by up to 1/254 of the largest of them. Nothing is rounded to bf16 before that; matrix tiles still take bf16.
     ///
     /// What this costs on the same file, as the mean difference of the next token's log-probability (nats) and the mean KL divergence
     /// (in 10^-4) from `Exact`, for the trained model in the repository and 20,440 held-out tokens, computed one by one with the keys and
@@ -61,8 +61,8 @@ pub enum Precision {
     /// | `q3_k` | 0.0038, 1.3 | 0.0091, 3.2 | 0.0163, 6.3 | 46.907 | 46.906 | 46.920 |
     /// | `q2_k_pure` | 0.0041, 1.6 | 0.0097, 3.6 | 0.0175, 7.5 | 52.653 | 52.638 | 52.678 |
     ///
-    /// llama.cpp rounds activations to 8 bits as well, with one scale for 32 of them, or for 256 where weights are of K types, and multiplies
-    /// by f32 weights without rounding anything.
+    /// llama.cpp has 8 bits as well, with a scale for each 32 activations, or for 256 where weights are of K types. By weights of f32 it
+    /// multiplies f32, as `Fast` does: there the difference is in keys and values, which it keeps as f16 and we as bf16, and in queries.
     Fast,
 }
 

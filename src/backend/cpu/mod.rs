@@ -120,7 +120,7 @@ impl Cpu {
         self.precision != Precision::Exact
     }
 
-    /// Whether what products multiply is rounded to bf16 first: not where it becomes integers of fewer bits, which would round it twice.
+    /// Whether what products multiply is rounded to bf16 first. `Fast` leaves it to the kernels: bytes would be rounded twice.
     fn rounds_activations(&self) -> bool {
         self.precision == Precision::Standard
     }

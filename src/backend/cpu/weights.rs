@@ -190,7 +190,7 @@ impl Weights {
                 let strips = strips.max(outputs.div_ceil(integers::MAX_COLUMNS));
                 outputs.div_ceil(strips).next_multiple_of(64)
             }
-            // Streams through memory are long, too, but each thread gets several parts, as some have more rows than others.
+            // Long streams through memory, and two parts at least for each thread: experts have different numbers of rows.
             (Way::Integers { threads, .. }, Layout::OutIn, outputs, _) => {
                 outputs.div_ceil(2 * threads).next_multiple_of(64).min(512)
             }

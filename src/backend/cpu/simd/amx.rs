@@ -300,7 +300,7 @@ macro_rules! turn {
 
 /// Products of bf16: 32 inputs a step. Denormal numbers count as zero; sums are rounded twice a step.
 ///
-/// The first three are parts of one product, whose results stay in tiles 0 to 3 meanwhile. Compiled code does not touch tiles, so
+/// All but the last are parts of products, whose results stay in tiles 0 to 3 meanwhile. Compiled code does not touch tiles, so
 /// other work fits between them: the unit that multiplies goes on with what it has, and falls asleep, for half a microsecond,
 /// where that takes longer than some hundred nanoseconds.
 impl Tiles {

@@ -551,6 +551,15 @@ mod tests {
                 tiles.end(&mut second);
                 check(&first, &a, &b, before);
                 check(&second, &a, &b, before);
+                let mut halves = Block([Sums([[1.0; 16]; 16]); 4]);
+                tiles.begin(begin, &halves);
+                steps().for_each(|step| tiles.half(step));
+                tiles.end(&mut halves);
+                let there = if streamed == Streamed::Left { [0, 1] } else { [0, 2] };
+                for (tile, (found, whole)) in halves.0.iter().zip(&second.0).enumerate() {
+                    let expected = if there.contains(&tile) { whole.0 } else { [[before; 16]; 16] };
+                    assert_eq!(found.0, expected);
+                }
             }
         }
     }

@@ -4,8 +4,8 @@
     compare_llama_cpp.py --grok1 target/release/grok1 MODEL.gguf ...
     compare_llama_cpp.py --grok1 target/release/grok1 --llama-bench path/to/llama-bench --prefill=--repack=0 MODEL.gguf ...
 
-llama.cpp is `llama-cpp-python`, as this Python imports it, or the program `llama-bench`, whose best flags differ from phase to phase
-(--prefill, --decode: given to it for that phase alone). Both sides get the same threads, random tokens of the same number, and as many
+llama.cpp is `llama-cpp-python`, as this Python imports it, with weights repacked in memory and without (which of them is quicker
+differs from phase to phase: the better one counts), or the program `llama-bench` with flags for each phase. Both sides get the same threads, random tokens of the same number, and as many
 runs in as many processes. Machines are shared and drift: before each of our runs `grok1 bench` measures the memory's bandwidth, a round
 whose bandwidth is below 80 % of the best is discarded on both sides, and medians of the others are compared.
 """
@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each side, in turns")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="in each process")
     parser.add_argument("--json", action="store_true", help="print all runs")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", choices=["repacked", "plain"], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -60,10 +60,13 @@ def ours(options, model):
 def theirs(options, model):
     """Tokens per second by phase."""
     if options.llama_bench is None:
-        command = [sys.executable, __file__, "--inside", model]
-        for name in ("prompt-tokens", "tokens", "threads", "runs"):
-            command += [f"--{name}", str(getattr(options, name.replace("-", "_")))]
-        return json.loads(output(command).splitlines()[-1])
+        settings = []
+        for setting in ("repacked", "plain"):
+            command = [sys.executable, __file__, "--inside", setting, model]
+            for name in ("prompt-tokens", "tokens", "threads", "runs"):
+                command += [f"--{name}", str(getattr(options, name.replace("-", "_")))]
+            settings.append(json.loads(output(command).splitlines()[-1]))
+        return {phase: max((rates[phase] for rates in settings), key=statistics.median) for phase in settings[0]}
     rates = {}
     for phase, prompt, tokens in (("prefill", options.prompt_tokens, 0), ("decode", 0, options.tokens)):
         if prompt or tokens:
@@ -79,6 +82,15 @@ def inside(options):
     import llama_cpp
 
     prompt, tokens = options.prompt_tokens, options.tokens
+    # Not an argument of `Llama`.
+    defaults = llama_cpp.llama_model_default_params
+
+    def parameters():
+        found = defaults()
+        found.use_extra_bufts = options.inside == "repacked"
+        return found
+
+    llama_cpp.llama_cpp.llama_model_default_params = parameters
     llama = llama_cpp.Llama(options.models[0], n_ctx=max(prompt, tokens) + 8, n_batch=512, n_ubatch=512, verbose=False,
                             n_threads=options.threads, n_threads_batch=options.threads)
     draw = random.Random(1)

@@ -1,5 +1,6 @@
 //! Matrices of weights, a piece at a time.
 
+use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{PAIR, PIECE, STEP, Side, in_out, out_in};
@@ -117,6 +118,25 @@ impl<'a> Matrix<'a> {
         if self.side == Side::Left {
             let size = in_out::STAGED * self.dtype.block_bytes() as usize;
             staged.resize(staged.len().max(size), 0);
+        }
+    }
+
+    /// What the sums of a group are multiplied by, for the outputs from `column` on that `mask` has.
+    ///
+    /// # Safety
+    /// The processor must have AVX-512 BW and VL; callers are compiled with them. The outputs must exist.
+    #[inline(always)]
+    pub(super) unsafe fn scale(&self, group: usize, column: usize, mask: u16) -> __m512 {
+        // SAFETY: `Matrix` checked that there are scales for all outputs; the rest is the caller's.
+        unsafe {
+            match self.scales {
+                None => _mm512_set1_ps(1.0),
+                Some(scales) => {
+                    let bytes = &scales.bytes[(group * self.outputs + column) * 2..];
+                    let bits = _mm256_maskz_loadu_epi16(mask, bytes.as_ptr().cast());
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+                }
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod in_out;
 mod matrix;
+mod multiply;
 mod out_in;
 mod pack;
 mod product;

@@ -554,12 +554,13 @@ pub fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let packed = integers(size(config.width).max(query))
         .max(integers(size(config.ffn_width)).saturating_mul(size(config.selected_experts)));
     let row = values.saturating_mul(size_of::<f32>() as u64).saturating_add(packed);
-    // Or to pages of 32 rows by 32 inputs, for each expert its own.
-    let pages = |rows: u64, groups: u64, inputs: u64| {
-        (rows / 32 + groups).saturating_mul(inputs.div_ceil(32)).saturating_mul(4096)
-    };
+    // Or to pages of 32 rows by 32 inputs, for each expert its own; what the third product reads may be there at the same time, as
+    // bf16 in half as many.
+    let pages = |inputs: u64, of_page: u64| inputs.div_ceil(of_page).saturating_mul(4096);
     let (rows, pairs) = (size(rows), size(rows).saturating_mul(size(config.selected_experts)));
-    let of_all = pages(rows, 1, size(config.width).max(query));
-    let of_experts = size(config.width).max(size(config.ffn_width));
-    row.saturating_mul(rows).saturating_add(of_all.max(pages(pairs, size(config.experts), of_experts)))
+    let of_all = (rows / 32 + 1).saturating_mul(pages(size(config.width).max(query), 32));
+    let (width, ffn) = (size(config.width), size(config.ffn_width));
+    let of_pair = pages(width.max(ffn), 32).max(pages(width, 32).saturating_add(pages(ffn, 64)));
+    let of_experts = (pairs / 32 + size(config.experts)).saturating_mul(of_pair);
+    row.saturating_mul(rows).saturating_add(of_all.max(of_experts))
 }

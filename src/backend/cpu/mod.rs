@@ -5,6 +5,7 @@
 
 mod attention;
 mod cache;
+mod experts;
 mod kernels;
 mod operand;
 mod peak;
@@ -19,9 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use self::attention::Attention;
-use self::kernels::elementwise::{
-    GeluMul, RmsNorm, Rotate, RoundBf16, Scale, SoftCap, Softmax, StoreBf16, Then,
-};
+use self::kernels::elementwise::{RmsNorm, Rotate, RoundBf16, SoftCap, Softmax, StoreBf16, Then};
 use self::kernels::integers::Pack;
 use self::kernels::pages::{Page, first_page};
 use self::kernels::panels;
@@ -578,92 +577,7 @@ impl Backend for Cpu {
     }
 
     fn experts(&self, layer: &Layer, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { normed, pairs, activated, down, branch, experts, gates, identity, .. } = scratch;
-        let Scratch { integers, tiles, .. } = scratch;
-        let (width, ffn, selected) = (self.config.width, self.config.ffn_width, self.config.selected_experts);
-        let rows = batch.rows().len();
-        pairs.group(&experts[..rows * selected], selected, self.config.experts);
-        let pairs = &*pairs;
-        if self.reads_ahead.load(Relaxed) {
-            for matrices in [&layer.gate, &layer.up, &layer.down] {
-                pairs.active.iter().for_each(|(expert, _)| matrices[*expert].read_ahead());
-            }
-        }
-        let strips = |weights: &Weights, rows| weights.strips(self.way(weights, rows), rows);
-        let parts = |weights: &[Weights]| {
-            pairs.active.iter().map(|(expert, range)| strips(&weights[*expert], range.len())).sum()
-        };
-
-        let groups = pairs.active.iter().map(|(expert, range)| {
-            let ways = self.ways([&layer.gate[*expert], &layer.up[*expert]], range.len());
-            (ways, *expert, range.clone())
-        });
-        let ways = groups.clone().flat_map(|(ways, ..)| ways);
-        self.pack(batch, ways, &normed[..rows * width], width, integers)?;
-        let groups = groups.map(|(ways, expert, range)| (best(&ways, 0).0, expert, range));
-        let x = Rows { data: normed, stride: width, index: &pairs.rows[..rows * selected] };
-        self.tile(batch, x, groups, tiles)?;
-        let out = Shared::new(activated);
-        self.region(batch, parts(&layer.gate), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.gate[expert], rows));
-            let (gate, up) = (&layer.gate[expert], &layer.up[expert]);
-            let ways = self.ways([gate, up], range.len());
-            let columns = gate.columns(ways[0], range.len(), strip);
-            let tiles = tiles.get(first_page(range.start, expert, width)..).unwrap_or_default();
-            let x = Operand::new(normed, integers, tiles, width, &pairs.rows[range.clone()]);
-            let strip = columns.len();
-            let mut local = UP.take();
-            local.resize(range.len() * strip, 0.0);
-            let buffer = Shared::new(&mut local);
-            let to_gate = Out::rows(&out, range.start, ffn);
-            let to_up = Out { buffer: &buffer, first: 0, stride: strip, origin: columns.start };
-            // SAFETY: each part has its own columns of its own expert's pairs; `local` is this thread's own.
-            unsafe {
-                gate.product(self.isa, ways[0], x, columns.clone(), to_gate);
-                up.product(self.isa, ways[1], x, columns.clone(), to_up);
-                for index in 0..range.len() {
-                    let start = to_gate.place(index, columns.start);
-                    let gate = out.slice(start..start + strip);
-                    let up = buffer.slice(index * strip..(index + 1) * strip);
-                    self.isa.run(GeluMul { gate, up, round: self.rounds_activations() });
-                }
-            }
-            UP.set(local);
-        })?;
-
-        for (expert, range) in &pairs.active {
-            let way = self.way(&layer.down[*expert], range.len());
-            let x = &activated[range.start * ffn..range.end * ffn];
-            self.pack(batch, [way], x, ffn, &mut integers[range.start * packed(ffn)..])?;
-        }
-        let groups = pairs
-            .active
-            .iter()
-            .map(|(expert, range)| (self.way(&layer.down[*expert], range.len()), *expert, range.clone()));
-        let x = Rows { data: activated, stride: ffn, index: &identity[..rows * selected] };
-        self.tile(batch, x, groups, tiles)?;
-        let out = Shared::new(down);
-        self.region(batch, parts(&layer.down), |part| {
-            let (expert, range, strip) = pairs.part(part, |expert, rows| strips(&layer.down[expert], rows));
-            let (weights, way) = (&layer.down[expert], self.way(&layer.down[expert], range.len()));
-            let tiles = tiles.get(first_page(range.start, expert, ffn)..).unwrap_or_default();
-            let x = Operand::new(activated, integers, tiles, ffn, &identity[range.clone()]);
-            let out = Out::rows(&out, range.start, width);
-            // SAFETY: each part has its own columns of its own expert's pairs.
-            unsafe { weights.product(self.isa, way, x, weights.columns(way, range.len(), strip), out) };
-        })?;
-
-        let branch = Shared::new(branch);
-        self.each_row(batch, rows, |row| {
-            // SAFETY: each part has its own row.
-            let out = unsafe { branch.slice(row * width..(row + 1) * width) };
-            for slot in 0..selected {
-                let pair = pairs.of_slot[row * selected + slot] as usize;
-                let x = &down[pair * width..][..width];
-                let factor = gates[row * selected + slot];
-                self.isa.run(Scale { x, factor, out, add: slot > 0 });
-            }
-        })
+        self.run_experts(layer, batch, scratch)
     }
 
     fn residual(
@@ -772,11 +686,6 @@ fn best(ways: &[Way], rows: usize) -> (Way, usize, Range<usize>) {
 
 /// Blocks of activations that a part packs.
 const PACKED: usize = 16;
-
-thread_local! {
-    /// A thread's `up` products, grown once.
-    static UP: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) }; // [pairs, columns of a part]
-}
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

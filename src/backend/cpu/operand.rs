@@ -48,6 +48,15 @@ impl Way {
         }
     }
 
+    /// Whether it reads rows that are packed to tiles.
+    pub(crate) fn has_tiles(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles(..) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it reads rows that are packed to pages.
     pub(crate) fn reads_pages(self) -> bool {
         !matches!(self, Self::Floats | Self::Integers { .. })

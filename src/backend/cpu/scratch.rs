@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::attention::Plan;
-use super::kernels::pages::{Page, pages};
+use super::kernels::pages::{Page, block_pages, blocks, half_block_pages, pages};
 use super::operand::packed;
 use super::simd::Activations;
 use crate::backend::{BackendError, values::grow};
@@ -84,7 +84,10 @@ impl Scratch {
         grow(&mut self.integers, widest.max(pairs * packed(config.ffn_width)), what)?;
         if tiles {
             let all = pages(rows, 1, config.width.max(config.query_width()));
-            let of_experts = pages(pairs, config.experts, config.width.max(config.ffn_width));
+            // What the first products of experts read, then what the third does; or both at once, if that is tiles of bf16.
+            let (width, ffn) = (config.width, config.ffn_width);
+            let both = block_pages(width) + half_block_pages(ffn);
+            let of_experts = blocks(pairs, config.experts) * block_pages(width.max(ffn)).max(both);
             grow(&mut self.tiles, all.max(of_experts), what)?;
         }
         Ok(())

@@ -9,12 +9,14 @@ use super::kernels::blocks::Blocks;
 use super::kernels::in_out::{Epilogue, InOut, MAX_COLUMNS};
 use super::kernels::integers;
 use super::kernels::out_in::OutIn;
+use super::kernels::pages::Page;
 use super::kernels::panels;
 #[cfg(target_arch = "x86_64")]
 use super::kernels::tiles::{self, Side};
 use super::kernels::unpack;
 use super::kernels::{BF16, F16, F32, I8, Out, Rows};
 use super::operand::{Operand, Way};
+use super::shared::Shared;
 use super::simd::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx::Amx;
@@ -284,17 +286,53 @@ impl Weights {
     /// As for [`product`](Self::product).
     #[cfg(target_arch = "x86_64")]
     unsafe fn tiles(&self, amx: Amx, x: Operand<'_>, columns: Range<usize>, out: Out<'_>) {
-        let (x, data, shape) = (x.tiles(), self.data.bytes(), [self.inputs, self.outputs]);
-        let matrix = match (self.layout, &self.scales) {
+        // SAFETY: the caller's promise.
+        amx.enter_tiles(unsafe { tiles::Product::new(x.tiles(), self.matrix(), columns, out) });
+    }
+
+    /// Whether a sum over all inputs is scaled, if any is.
+    pub(crate) fn sums_are_whole(&self) -> bool {
+        !matches!(self.scales, Scaling::Sums(group, _) if group < self.inputs)
+    }
+
+    /// `gelu(x[r] · self[.., columns]) * (x[r] · up[.., columns])` as tiles from page `first` on, those that a third product reads whose
+    /// inputs `columns` are. `way` is that of all three products: one by tiles.
+    ///
+    /// # Safety
+    /// Nobody else may use the steps of `columns` meanwhile.
+    pub(crate) unsafe fn gate_up(
+        &self,
+        up: &Self,
+        way: Way,
+        x: Operand<'_>,
+        columns: Range<usize>,
+        pages: &Shared<'_, Page>,
+        first: usize,
+    ) {
+        match way {
+            #[cfg(target_arch = "x86_64")]
+            Way::Tiles(amx, _) => {
+                let x = x.tiles();
+                let out = tiles::TiledPages::new(pages, first, x.rows(), self.outputs);
+                // SAFETY: the caller's promise.
+                amx.enter_tiles(unsafe { tiles::GateUp::new(x, [self.matrix(), up.matrix()], columns, out) });
+            }
+            _ => debug_assert!(false, "{way:?} has no tiles"),
+        }
+    }
+
+    /// The matrix as it becomes tiles.
+    #[cfg(target_arch = "x86_64")]
+    fn matrix(&self) -> tiles::Matrix<'_> {
+        let (data, shape) = (self.data.bytes(), [self.inputs, self.outputs]);
+        match (self.layout, &self.scales) {
             (Layout::OutIn, scales) => {
                 let factors = if let Scaling::Elements(factors) = scales { Some(factors) } else { None };
                 tiles::Matrix::out_in(data, self.dtype, self.inputs, factors)
             }
             (_, Scaling::Sums(group, scales)) => tiles::Matrix::integers(data, shape, *group, scales.bytes()),
             (_, _) => tiles::Matrix::numbers(data, shape),
-        };
-        // SAFETY: the caller's promise.
-        amx.enter_tiles(unsafe { tiles::Product::new(x, matrix, columns, out) });
+        }
     }
 
     /// What becomes of sums, and of elements.

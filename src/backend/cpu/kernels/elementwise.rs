@@ -38,7 +38,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// GELU in its tanh form, as `x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 x^3))`: the same function without the cancellation.
 #[inline(always)]
-fn gelu<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(crate) fn gelu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     const SLOPE: f32 = -2.0 * 0.797_884_6;
     let cube = s.mul(s.mul(x, x), s.mul(x, s.splat(SLOPE * 0.044_715)));
     let e = exp(s, s.fma(x, s.splat(SLOPE), cube));

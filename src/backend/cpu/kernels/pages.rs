@@ -1,5 +1,7 @@
 //! Where rows of activations lie that are packed to tiles or panels.
 
+use half::bf16;
+
 /// Memory that begins where a page of it does: tiles and vectors that straddle two load slowly.
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
@@ -14,14 +16,24 @@ impl Default for Page {
 /// Rows that are packed together.
 pub(crate) const BLOCK: usize = 32;
 
-/// Pages of a block of rows: 32 f32 of each to one. Where they are packed to bf16 half of that is enough.
+/// Pages of a block of rows: 32 f32 of each to one.
 pub(crate) fn block_pages(inputs: usize) -> usize {
     inputs.div_ceil(size_of::<Page>() / (BLOCK * size_of::<f32>()))
 }
 
-/// Pages that hold `rows` rows in up to `groups` groups, each of whole blocks.
+/// The same where they are packed to bf16, and to nothing else.
+pub(crate) fn half_block_pages(inputs: usize) -> usize {
+    inputs.div_ceil(size_of::<Page>() / (BLOCK * size_of::<bf16>()))
+}
+
+/// Blocks that `rows` rows in up to `groups` groups take at most, each group whole ones.
+pub(crate) fn blocks(rows: usize, groups: usize) -> usize {
+    rows / BLOCK + groups
+}
+
+/// Pages that hold such rows.
 pub(crate) fn pages(rows: usize, groups: usize, inputs: usize) -> usize {
-    (rows / BLOCK + groups) * block_pages(inputs)
+    blocks(rows, groups) * block_pages(inputs)
 }
 
 /// Where a group begins whose first row is `start`, and before which there are at most `before`.

@@ -85,6 +85,11 @@ impl<'a> Matrix<'a> {
         group >= inputs || group.is_multiple_of(PIECE * STEP)
     }
 
+    /// Whether there is one sum for all inputs.
+    pub(crate) fn sums_are_whole(&self) -> bool {
+        self.scales.is_none_or(|scales| scales.group >= self.inputs)
+    }
+
     /// Of 8-bit integers with scales for groups of `group` inputs.
     pub(crate) fn integers(
         data: &'a [u8], // [inputs, outputs]

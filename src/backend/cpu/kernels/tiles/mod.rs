@@ -4,6 +4,7 @@
 //! them, while the processor multiplies the piece before; pieces are taken in an order that keeps the activations they meet in the
 //! second-level cache. Each product of a row and an output is summed input by input, two by two, whatever the row is batched with.
 
+mod gate_up;
 mod in_out;
 mod matrix;
 mod multiply;
@@ -12,10 +13,9 @@ mod pack;
 mod product;
 mod q8_0;
 
-use std::ops::Range;
-
+pub(crate) use self::gate_up::GateUp;
 pub(crate) use self::matrix::Matrix;
-pub(crate) use self::pack::{Pack, Side, TiledRows};
+pub(crate) use self::pack::{Pack, Side, TiledPages, TiledRows};
 pub(crate) use self::product::Product;
 use crate::backend::cpu::kernels::pages::{BLOCK, Page};
 use crate::backend::cpu::simd::amx::{Pair, TILE, TILE_ROWS};
@@ -40,12 +40,6 @@ fn ask(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     // SAFETY: a hint.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
-}
-
-/// The pieces of `steps`: cut where those of the activations are.
-fn pieces(steps: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
-    (steps.start / PIECE..steps.end.div_ceil(PIECE))
-        .map(move |piece| steps.start.max(piece * PIECE)..steps.end.min((piece + 1) * PIECE))
 }
 
 /// Rows and columns of a matrix of 16 by 16 in each other's place.
@@ -97,6 +91,27 @@ unsafe fn narrow(
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
+/// 32 numbers of 16 bits whose halves are put in turn: what was one behind the other comes to lie side by side.
+///
+/// # Safety
+/// The processor must have AVX-512 BW; callers are compiled with it.
+#[inline(always)]
+unsafe fn in_turn(halves: std::arch::x86_64::__m512i) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::*;
+    static PLACES: [u16; 32] = {
+        let mut places = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            places[2 * i] = i as u16;
+            places[2 * i + 1] = 16 + i as u16;
+            i += 1;
+        }
+        places
+    };
+    // SAFETY: the caller's; the places are a vector.
+    unsafe { _mm512_permutexvar_epi16(_mm512_loadu_si512(PLACES.as_ptr().cast()), halves) }
+}
+
 #[cfg(test)]
 mod tests {
     use half::bf16;
@@ -118,6 +133,11 @@ mod tests {
     pub(super) fn values(count: usize) -> Vec<f32> {
         let value = |i: usize| bf16::from_f32((i * 7919 % 1009) as f32 / 504.0 - 1.0).to_f32();
         (0..count).map(value).collect()
+    }
+
+    /// Numbers as they are stored in bf16.
+    pub(super) fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()
     }
 
     /// Blocks of a format with scales about one.

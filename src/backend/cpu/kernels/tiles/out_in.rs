@@ -282,7 +282,7 @@ unsafe fn spread(codes: __m512i) -> [__m512i; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Sizes, check, random_bytes, values};
+    use super::super::tests::{Sizes, bf16_bytes, check, random_bytes, values};
     use super::super::{Matrix, Product, Side};
     use super::*;
     use crate::backend::cpu::kernels::Out;
@@ -296,7 +296,7 @@ mod tests {
             let known = values(inputs * outputs);
             let bytes = match dtype {
                 DType::F32 => known.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                _ => known.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
+                _ => bf16_bytes(&known),
             };
             (bytes, known)
         } else {

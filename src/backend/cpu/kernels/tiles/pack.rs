@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, bytes, narrow, pieces, transpose};
+use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, bytes, narrow, transpose};
 use crate::backend::cpu::kernels::Rows;
-use crate::backend::cpu::kernels::pages::{Page, block_pages};
+use crate::backend::cpu::kernels::pages::{Page, half_block_pages};
 use crate::backend::cpu::shared::Shared;
 use crate::backend::cpu::simd::amx::{Pair, TileJob, Tiles};
 
@@ -29,7 +29,7 @@ pub(crate) struct TiledRows<'a> {
 impl<'a> TiledRows<'a> {
     /// `rows` rows whose tiles are the first in `pages`.
     pub(crate) fn new(pages: &'a [Page], rows: usize, inputs: usize) -> Self {
-        assert!(pages.len() >= rows.div_ceil(SIDE) * block_pages(inputs));
+        assert!(pages.len() >= rows.div_ceil(SIDE) * half_block_pages(inputs));
         Self { pages, rows, steps: inputs.div_ceil(STEP) }
     }
 
@@ -48,6 +48,41 @@ impl<'a> TiledRows<'a> {
     }
 }
 
+/// The same, to be written.
+#[derive(Clone, Copy)]
+pub(crate) struct TiledPages<'a> {
+    pages: &'a Shared<'a, Page>,
+    /// The first of them.
+    first: usize,
+    rows: usize,
+    inputs: usize,
+}
+
+impl<'a> TiledPages<'a> {
+    /// `rows` rows whose tiles begin with page `first`.
+    pub(crate) fn new(pages: &'a Shared<'a, Page>, first: usize, rows: usize, inputs: usize) -> Self {
+        Self { pages, first, rows, inputs }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The two tiles of a block of rows for a step.
+    #[inline(always)]
+    pub(super) fn step(&self, block: usize, step: usize) -> *mut u8 {
+        let start = place(self.rows.div_ceil(SIDE), self.inputs.div_ceil(STEP), block, step);
+        // Of which a page holds some.
+        let page = self.first + start / size_of::<Page>();
+        let page = self.pages.pointer(page..page + 1);
+        page.cast::<u8>().wrapping_add(start % size_of::<Page>())
+    }
+}
+
 /// Where the tiles of a step begin.
 fn place(blocks: usize, steps: usize, block: usize, step: usize) -> usize {
     let first = step / PIECE * PIECE;
@@ -61,8 +96,7 @@ pub(crate) struct Pack<'a> {
     side: Side,
     block: usize,
     steps: Range<usize>,
-    out: &'a Shared<'a, Page>,
-    first: usize,
+    out: TiledPages<'a>,
 }
 
 impl<'a> Pack<'a> {
@@ -83,13 +117,14 @@ impl<'a> Pack<'a> {
         inputs: usize,
         side: Side,
         part: usize,
-        out: &'a Shared<'a, Page>,
+        pages: &'a Shared<'a, Page>,
         first: usize,
     ) -> Self {
+        let out = TiledPages::new(pages, first, x.len(), inputs);
         let count = inputs.div_ceil(Self::INPUTS);
         let input = part % count * Self::INPUTS;
         let steps = input / STEP..inputs.min(input + Self::INPUTS).div_ceil(STEP);
-        Self { x, inputs, side, block: part / count, steps, out, first }
+        Self { x, inputs, side, block: part / count, steps, out }
     }
 }
 
@@ -97,43 +132,33 @@ impl TileJob for Pack<'_> {
     #[inline(always)]
     fn run(self, _: &Tiles) {
         let rows = self.x.len();
-        let blocks = rows.div_ceil(SIDE);
-        let all = self.inputs.div_ceil(STEP);
         let first = self.block * SIDE;
         let x: [Option<*const f32>; SIDE] =
             std::array::from_fn(|r| (first + r < rows).then(|| self.x.start(first + r, self.inputs)));
-        for steps in pieces(self.steps.clone()) {
-            let start = self.first * size_of::<Page>() + place(blocks, all, self.block, steps.start);
-            let end = start + steps.len() * PAIR;
-            let out = self.out.pointer(start / size_of::<Page>()..end.div_ceil(size_of::<Page>()));
-            // SAFETY: inside the pages just asked for.
-            let out = unsafe { out.cast::<u8>().add(start % size_of::<Page>()) };
-            for (index, step) in steps.enumerate() {
-                let input = step * STEP;
-                let count = (self.inputs - input).min(STEP) as u32;
-                // Lanes that exist, of 32.
-                let mask = u32::MAX >> (32 - count);
-                for tile in 0..2 {
-                    // SAFETY: `Rows::start` checked the inputs of each row, of which the masks leave those that exist; the tiles
-                    // lie in the pages, which are ours by the promise of the caller of `new`. The job runs with AMX, whose proof
-                    // includes these instructions.
-                    unsafe {
-                        let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
-                        for (line, x) in lines.iter_mut().zip(&x[tile * TILE_ROWS..]) {
-                            if let Some(x) = x {
-                                let x = x.add(input);
-                                let low = _mm512_maskz_loadu_ps(mask as u16, x);
-                                let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, x.wrapping_add(16));
-                                *line = narrow(low, high);
-                            }
+        for step in self.steps.clone() {
+            let out = self.out.step(self.block, step);
+            let input = step * STEP;
+            let count = (self.inputs - input).min(STEP) as u32;
+            // Lanes that exist, of 32.
+            let mask = u32::MAX >> (32 - count);
+            for tile in 0..2 {
+                // SAFETY: `Rows::start` checked the inputs of each row, of which the masks leave those that exist; the tiles are ours by
+                // the promise of the caller of `new`. The job runs with AMX, whose proof includes these instructions.
+                unsafe {
+                    let mut lines = [_mm512_setzero_si512(); TILE_ROWS];
+                    for (line, x) in lines.iter_mut().zip(&x[tile * TILE_ROWS..]) {
+                        if let Some(x) = x {
+                            let x = x.add(input);
+                            let low = _mm512_maskz_loadu_ps(mask as u16, x);
+                            let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, x.wrapping_add(16));
+                            *line = narrow(low, high);
                         }
-                        if self.side == Side::Right {
-                            lines = transpose(lines);
-                        }
-                        let out = out.add(index * PAIR + tile * TILE);
-                        for (r, line) in lines.iter().enumerate() {
-                            _mm512_storeu_si512(out.add(64 * r).cast(), *line);
-                        }
+                    }
+                    if self.side == Side::Right {
+                        lines = transpose(lines);
+                    }
+                    for (r, line) in lines.iter().enumerate() {
+                        _mm512_storeu_si512(out.add(tile * TILE + 64 * r).cast(), *line);
                     }
                 }
             }

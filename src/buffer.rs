@@ -10,7 +10,7 @@ use crate::machine::memory_nodes;
 
 /// Bytes in pages of their own, zeros at first: huge pages where there are any, so that filling and reading them misses fewer addresses.
 ///
-/// On a machine of several NUMA nodes pages lie on all nodes in turn: threads on every node read every weight, and so get the bandwidth
+/// On a machine of several NUMA nodes, if none is named, pages lie on all nodes in turn: threads on every node read every weight, and so get the bandwidth
 /// of all memories together, whichever thread filled them.
 pub(crate) struct Buffer {
     map: MmapMut,
@@ -18,18 +18,23 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// `len` zeros. They take memory when they are written.
-    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+    /// `len` zeros, on a node if one is named. They take memory when they are written.
+    pub(crate) fn zeroed(len: usize, node: Option<usize>) -> io::Result<Self> {
         // No mapping is empty.
         let map = MmapMut::map_anon(len.max(1))?;
+        #[cfg(not(target_os = "linux"))]
+        let _ = node;
         #[cfg(target_os = "linux")]
         {
             // Hints: small pages, and pages anywhere, do too.
             let _ = map.advise(memmap2::Advice::HugePage);
-            let nodes = memory_nodes();
-            if nodes.len() > 1
-                && let Err(refused) = interleave(&map, nodes)
-            {
+            let placed = match (node, memory_nodes()) {
+                // Where that one is full, another is better than none.
+                (Some(node), _) => place(&map, libc::MPOL_PREFERRED, &[node]),
+                (None, [] | [_]) => Ok(()),
+                (None, nodes) => place(&map, libc::MPOL_INTERLEAVE, nodes),
+            };
+            if let Err(refused) = placed {
                 log::debug!("{len} bytes lie on whichever NUMA node filled them: {refused}");
             }
         }
@@ -51,9 +56,9 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Has the pages of `map`, none of which was written yet, made on `nodes` in turn.
+/// Has the pages of `map`, none of which was written yet, made on `nodes` as `policy` says.
 #[cfg(target_os = "linux")]
-fn interleave(map: &MmapMut, nodes: &[usize]) -> io::Result<()> {
+fn place(map: &MmapMut, policy: libc::c_int, nodes: &[usize]) -> io::Result<()> {
     const BITS: usize = libc::c_ulong::BITS as usize;
     let mut mask = [0 as libc::c_ulong; 1024 / BITS]; // more than kernels have
     for node in nodes {
@@ -65,7 +70,7 @@ fn interleave(map: &MmapMut, nodes: &[usize]) -> io::Result<()> {
     // mapping that exists will be made.
     let result = unsafe {
         let (start, len) = (map.as_ptr(), map.len());
-        libc::syscall(libc::SYS_mbind, start, len, libc::MPOL_INTERLEAVE, mask.as_ptr(), mask.len() * BITS, 0)
+        libc::syscall(libc::SYS_mbind, start, len, policy, mask.as_ptr(), mask.len() * BITS, 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -77,7 +82,7 @@ mod tests {
     #[test]
     fn a_buffer_has_as_many_zeros_as_were_asked_for() {
         for len in [0, 1, 4096, 5 << 20] {
-            let mut buffer = Buffer::zeroed(len).unwrap();
+            let mut buffer = Buffer::zeroed(len, None).unwrap();
             assert!(buffer.len() == len && buffer.iter().all(|&byte| byte == 0));
             buffer.fill(7);
             assert!(buffer.iter().all(|&byte| byte == 7));
@@ -88,8 +93,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn pages_go_to_nodes_that_there_are() {
         let map = MmapMut::map_anon(8 << 20).unwrap();
-        match interleave(&map, memory_nodes()) {
-            Ok(()) => assert!(interleave(&map, &[1023]).is_err()),
+        match place(&map, libc::MPOL_INTERLEAVE, memory_nodes()) {
+            Ok(()) => {
+                place(&map, libc::MPOL_PREFERRED, &memory_nodes()[..1]).unwrap();
+                assert!(place(&map, libc::MPOL_INTERLEAVE, &[1023]).is_err());
+            }
             // A kernel without NUMA, or a container that forbids it.
             Err(refused) => {
                 assert!(matches!(refused.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{refused}")

@@ -106,7 +106,7 @@ impl Threads {
     /// # Errors
     /// The operating system could not start a thread, or there would be more than 4096.
     pub fn new(width: usize) -> io::Result<Self> {
-        Self::start(width, false)
+        Self::start(width, Cpus::allowed().as_ref(), |_| Vec::new())
     }
 
     /// As [`new`](Self::new), and each worker stays on a processor: on cores of their own while there are any, the first core being left
@@ -116,15 +116,35 @@ impl Threads {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn pinned(width: usize) -> io::Result<Self> {
-        Self::start(width, true)
+        let cpus = Cpus::allowed();
+        let place = |index| cpus.as_ref().and_then(|cpus| cpus.place(index));
+        Self::start(width, cpus.as_ref(), |index| place(index).into_iter().collect())
     }
 
-    fn start(width: usize, pinned: bool) -> io::Result<Self> {
-        let cpus = Cpus::allowed();
+    /// As [`new`](Self::new), on the processors of a NUMA node: zero means one per core of it, and each worker stays among them, or on one
+    /// of them if `pinned`. The caller may run anywhere.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); of kind [`NotFound`](io::ErrorKind::NotFound) if this process may use no processor of such a node, or the
+    /// system does not say (Linux does).
+    pub fn of_node(node: usize, width: usize, pinned: bool) -> io::Result<Self> {
+        let Some(cpus) = Cpus::allowed().and_then(|cpus| cpus.of_node(node)) else {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no NUMA node {node} with processors that this process may use"),
+            ));
+        };
+        let places =
+            |index| if pinned { cpus.place(index).into_iter().collect() } else { cpus.all().collect() };
+        Self::start(width, Some(&cpus), places)
+    }
+
+    /// Threads each on the processors of `places`; anywhere where that is none.
+    fn start(width: usize, cpus: Option<&Cpus>, places: impl Fn(usize) -> Vec<usize>) -> io::Result<Self> {
         let width = match width {
             0 => {
                 let available = thread::available_parallelism().map_or(1, usize::from);
-                cpus.as_ref().map_or(available, |cpus| available.min(cpus.cores())).min(MAX_WIDTH)
+                cpus.map_or(available, |cpus| available.min(cpus.cores())).min(MAX_WIDTH)
             }
             1..=MAX_WIDTH => width,
             _ => {
@@ -139,9 +159,9 @@ impl Threads {
         let mut threads = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
         for index in 0..width - 1 {
             let shared = Arc::clone(&threads.shared);
-            let place = cpus.as_ref().filter(|_| pinned).and_then(|cpus| cpus.place(index + 1));
+            let places = places(index + 1);
             let worker = thread::Builder::new().name(format!("grok1-{index}")).spawn(move || {
-                place.into_iter().for_each(pin);
+                keep_on(&places);
                 shared.serve(index);
             })?;
             threads.workers.push(worker);
@@ -150,22 +170,28 @@ impl Threads {
     }
 }
 
-/// Keeps the calling thread on one processor. One that refuses is no reason not to work.
+/// Keeps the calling thread on these processors, if there are any. A system that refuses is no reason not to work.
 #[cfg(target_os = "linux")]
-fn pin(cpu: usize) {
+fn keep_on(cpus: &[usize]) {
+    if cpus.is_empty() {
+        return;
+    }
     const BITS: usize = libc::c_ulong::BITS as usize;
     let mut set = [0 as libc::c_ulong; (1 << 16) / BITS]; // more than `Cpus` knows
-    let Some(word) = set.get_mut(cpu / BITS) else { return };
-    *word = 1 << (cpu % BITS);
+    for cpu in cpus {
+        if let Some(word) = set.get_mut(cpu / BITS) {
+            *word |= 1 << (cpu % BITS);
+        }
+    }
     // SAFETY: the kernel reads so many bytes of the set and changes nothing but where this thread runs.
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) };
     if result != 0 {
-        log::warn!("a thread cannot be kept on processor {cpu}: {}", io::Error::last_os_error());
+        log::warn!("a thread cannot be kept on the processors {cpus:?}: {}", io::Error::last_os_error());
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn pin(_: usize) {}
+fn keep_on(_: &[usize]) {}
 
 impl Pool for Threads {
     fn width(&self) -> usize {
@@ -345,6 +371,13 @@ mod tests {
         });
         let places = places.into_inner().unwrap();
         assert!(places.len() == 2 && places.iter().all(Result::is_ok), "{places:?}");
+    }
+
+    #[test]
+    fn a_node_that_there_is_not_has_no_threads() {
+        let Err(error) = Threads::of_node(9999, 2, false) else { panic!("a node 9999") };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("NUMA node 9999"), "{error}");
     }
 
     #[test]

@@ -478,7 +478,7 @@ fn an_error_is_one_line_and_an_exit_code() {
         (
             &["generate", TINY, "a", "--device", "gpu"],
             2,
-            "\"gpu\" is no device: expected cpu, cuda:0, hip:0 ",
+            "\"gpu\" is no device: expected cpu, cpu:0, cuda:0, hip:0 ",
         ),
         (&["bench", TINY, "--device", "cuda:x"], 2, "\"cuda:x\" is no device: "),
         (&["plan", &missing], 3, "missing does not exist"),

@@ -20,7 +20,7 @@ pub(crate) fn to_f32(
     len: usize,
     control: &Control,
 ) -> Result<Vec<f32>> {
-    let bytes = read(tensor, dtype, data, len, control)?;
+    let bytes = read(tensor, dtype, data, len, None, control)?;
     let mut values = Vec::new();
     grow(&mut values, len, "weights")?;
     quant::dequantise(dtype, &bytes, &mut values)?;
@@ -33,12 +33,19 @@ const BLOCK: usize = 8 << 20;
 /// Threads that read a large tensor: one alone gets less than storage, or the page cache, gives.
 const READERS: usize = 4;
 
-/// The bytes of `len` elements, and nothing else.
-pub(crate) fn read(tensor: &str, dtype: DType, data: &Blob, len: usize, control: &Control) -> Result<Buffer> {
+/// The bytes of `len` elements, and nothing else, on a NUMA node if one is named.
+pub(crate) fn read(
+    tensor: &str,
+    dtype: DType,
+    data: &Blob,
+    len: usize,
+    node: Option<usize>,
+    control: &Control,
+) -> Result<Buffer> {
     check_size(tensor, dtype, data, len)?;
     let total = data.len() as usize;
     let mut bytes =
-        Buffer::zeroed(total).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
+        Buffer::zeroed(total, node).map_err(|_| BackendError::Memory { what: "weights", bytes: total })?;
     let readers = READERS.min(total / BLOCK).max(1);
     let blocks = Mutex::new(bytes.chunks_mut(BLOCK).enumerate());
     let work = || -> Result<()> {

@@ -34,6 +34,26 @@ impl Cpus {
         (!cores.is_empty()).then(|| Self { cores: cores.into_values().collect() })
     }
 
+    /// Those of these that are on a NUMA node; `None` if there are none, or the system does not say.
+    pub(crate) fn of_node(&self, node: usize) -> Option<Self> {
+        self.in_list(&fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist")).ok()?)
+    }
+
+    /// Those of these that are in a list as the system writes it.
+    fn in_list(&self, text: &str) -> Option<Self> {
+        let there = list(text)?;
+        let of_core = |core: &Vec<usize>| -> Vec<usize> {
+            core.iter().copied().filter(|cpu| there.iter().any(|range| range.contains(cpu))).collect()
+        };
+        let cores: Vec<_> = self.cores.iter().map(of_core).filter(|core| !core.is_empty()).collect();
+        (!cores.is_empty()).then_some(Self { cores })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = usize> {
+        self.cores.iter().flatten().copied()
+    }
+
     /// Number of cores.
     pub(crate) fn cores(&self) -> usize {
         self.cores.len()
@@ -103,6 +123,14 @@ mod tests {
         let cpus = Cpus { cores: vec![vec![0, 4], vec![1, 5], vec![2]] };
         let places: Vec<_> = (0..7).filter_map(|index| cpus.place(index)).collect();
         assert_eq!(places, [0, 1, 2, 4, 5, 2, 0]);
+    }
+
+    #[test]
+    fn a_node_has_those_of_its_list() {
+        let cpus = Cpus { cores: vec![vec![0, 4], vec![1, 5], vec![2, 6]] };
+        assert_eq!(cpus.in_list("1-2,5\n").unwrap().cores, [vec![1, 5], vec![2]]);
+        assert_eq!(cpus.in_list("7-9\n"), None);
+        assert_eq!(cpus.in_list("nodes"), None);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub enum ModelError {
         model: usize,
     },
     /// Text that names no device.
-    #[error("{found:?} is no device: expected cpu, cuda:0, hip:0 (or another number) or auto")]
+    #[error("{found:?} is no device: expected cpu, cpu:0, cuda:0, hip:0 (or another number) or auto")]
     Device {
         /// The text.
         found: String,

@@ -145,7 +145,7 @@ impl Model {
         } else {
             let mut rest = config.clone();
             rest.layers -= offload.on_device();
-            let host = open::cpu(rest, &options)?;
+            let host = open::cpu(rest, &options, None)?;
             Box::new(Split::load(backend, host, offload, &checkpoint, options.kv_type, control)?)
         };
         log::info!(

@@ -1,5 +1,6 @@
 //! The backend of the device that was asked for. Uses `backend` and `plan`.
 
+use std::io;
 use std::sync::Arc;
 
 use super::offload::{self, Offload};
@@ -46,20 +47,27 @@ fn open_as(
     match device {
         Device::Cuda(ordinal) => cuda(ordinal, free, checkpoint, options),
         Device::Hip(ordinal) => hip(ordinal, free, checkpoint, options),
-        Device::Cpu | Device::Auto => cpu(checkpoint.config.clone(), options).map(Opened::Cpu),
+        Device::Cpu | Device::Auto => cpu(checkpoint.config.clone(), options, None).map(Opened::Cpu),
+        Device::Node(node) => cpu(checkpoint.config.clone(), options, Some(node)).map(Opened::Cpu),
     }
 }
 
-/// The processor, for models of `config`.
-pub(super) fn cpu(config: ModelConfig, options: &ModelOptions) -> Result<Cpu> {
+/// The processor or one of its NUMA nodes, for models of `config`.
+pub(super) fn cpu(config: ModelConfig, options: &ModelOptions, node: Option<usize>) -> Result<Cpu> {
     let pool: Arc<dyn Pool> = match &options.pool {
         Some(pool) => Arc::clone(pool),
-        None => {
-            let start = if options.pin_threads { Threads::pinned } else { Threads::new };
-            Arc::new(start(options.threads).map_err(BackendError::Threads)?)
-        }
+        None => Arc::new(threads(options.threads, options.pin_threads, node).map_err(BackendError::Threads)?),
     };
-    Ok(Cpu::new(config, options.precision, options.weights, pool))
+    let cpu = Cpu::new(config, options.precision, options.weights, pool);
+    Ok(node.into_iter().fold(cpu, Cpu::on_node))
+}
+
+fn threads(width: usize, pinned: bool, node: Option<usize>) -> io::Result<Threads> {
+    match node {
+        Some(node) => Threads::of_node(node, width, pinned),
+        None if pinned => Threads::pinned(width),
+        None => Threads::new(width),
+    }
 }
 
 #[cfg(feature = "cuda")]

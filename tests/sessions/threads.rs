@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use grok1::backend::cpu::Cpu;
-use grok1::{Control, Entry, ErrorKind, Generation, Model, Pool, Sampler, Session, Want};
+use grok1::{
+    Control, Device, Entry, ErrorKind, Generation, Model, Pool, Sampler, Session, Want, WeightStorage,
+};
 
 use crate::models::{exact, logits, standard, tiny, tiny_on};
 use crate::oracle::Distance;
@@ -76,6 +78,20 @@ fn a_pool_that_the_host_lends_gives_the_same_bits() {
     assert_eq!(lent.device(), own.device());
     let tokens = &sonnet(&own)[..80];
     assert_same(&logits(&lent, tokens), &logits(&own, tokens), "a lent pool");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_numa_node_gives_the_same_bits() {
+    let model = tiny(standard().threads(2));
+    let tokens = &sonnet(&model)[..80];
+    if !std::fs::exists("/sys/devices/system/node/node0/cpulist").unwrap_or(false) {
+        return eprintln!("skipped: no NUMA nodes");
+    }
+    let options = standard().device(Device::Node(0)).weights(WeightStorage::Owned).threads(2);
+    let node = tiny(options);
+    assert!(node.device().starts_with("cpu:0 ("), "{}", node.device());
+    assert_same(&logits(&node, tokens), &logits(&model, tokens), "a NUMA node");
 }
 
 #[test]

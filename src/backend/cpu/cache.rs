@@ -13,17 +13,20 @@ pub struct Cache {
     page_bytes: usize,
     kv_heads: usize,
     head_bytes: usize,
+    /// The NUMA node that they are to lie on.
+    node: Option<usize>,
     /// Those that are not freed.
     pages: Vec<Option<Buffer>>,
 }
 
 impl Cache {
-    pub(crate) fn new(config: &ModelConfig, kv: KvType) -> Self {
+    pub(crate) fn new(config: &ModelConfig, kv: KvType, node: Option<usize>) -> Self {
         Self {
             kv,
             page_bytes: page_bytes(config, kv),
             kv_heads: config.kv_heads,
             head_bytes: config.head_dim * kv.size(),
+            node,
             pages: Vec::new(),
         }
     }
@@ -35,7 +38,7 @@ impl Cache {
         }
         if self.pages[index].is_none() {
             let (what, bytes) = ("a KV page", self.page_bytes);
-            let page = Buffer::zeroed(bytes).map_err(|_| BackendError::Memory { what, bytes })?;
+            let page = Buffer::zeroed(bytes, self.node).map_err(|_| BackendError::Memory { what, bytes })?;
             self.pages[index] = Some(page);
         }
         Ok(())
@@ -101,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_freed_page_has_no_memory_until_it_is_allocated_again() {
-        let mut cache = Cache::new(&ModelConfig::grok1(), KvType::BF16);
+        let mut cache = Cache::new(&ModelConfig::grok1(), KvType::BF16, None);
         let page = PageId(2);
         cache.allocate(page).unwrap();
         assert_eq!(cache.page(page).unwrap().len(), 16 << 20);

@@ -53,6 +53,8 @@ pub struct Cpu {
     config: ModelConfig,
     precision: Precision,
     storage: WeightStorage,
+    /// The NUMA node that memory is to lie on.
+    node: Option<usize>,
     pool: Arc<dyn Pool>,
     isa: Isa,
     rotary: Rotary,
@@ -97,7 +99,16 @@ impl Cpu {
     ) -> Self {
         let rotary = Rotary::new(config.rope_base, config.head_dim);
         let (mapped, reads_ahead) = Default::default();
-        Self { config, precision, storage, pool, isa: Isa::best(), rotary, mapped, reads_ahead }
+        let (node, isa) = (None, Isa::best());
+        Self { config, precision, storage, node, pool, isa, rotary, mapped, reads_ahead }
+    }
+
+    /// Keys and values, and weights that are owned, lie in the memory of this NUMA node; its processors are the pool's matter, as by
+    /// [`Threads::of_node`](crate::Threads::of_node).
+    #[must_use]
+    pub fn on_node(mut self, node: usize) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// The instruction sets of this processor that there are kernels for, best first.
@@ -125,7 +136,7 @@ impl Cpu {
     }
 
     fn load(&self, matrix: &Matrix, control: &Control) -> Result<Weights> {
-        let weights = Weights::load(matrix, self.storage, control)?;
+        let weights = Weights::load(matrix, (self.storage, self.node), control)?;
         self.mapped.fetch_add(weights.mapped_bytes(), Relaxed);
         Ok(weights)
     }
@@ -349,7 +360,8 @@ impl Backend for Cpu {
     type Scratch = Scratch;
 
     fn name(&self) -> String {
-        format!("cpu ({}, {} threads)", self.isa.name(), self.pool.width())
+        let node = self.node.map_or_else(String::new, |node| format!(":{node}"));
+        format!("cpu{node} ({}, {} threads)", self.isa.name(), self.pool.width())
     }
 
     fn load_layer(&self, layer: &StoredLayer, control: &Control) -> Result<Layer> {
@@ -397,7 +409,7 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, kv: KvType) -> Cache {
-        Cache::new(&self.config, kv)
+        Cache::new(&self.config, kv, self.node)
     }
 
     fn scratch(&self) -> Scratch {

@@ -41,7 +41,7 @@ impl Resident {
         dtype: DType,
         data: &Blob,
         len: usize,
-        storage: WeightStorage,
+        (storage, node): (WeightStorage, Option<usize>),
         control: &Control,
     ) -> Result<Self> {
         values::check_size(name, dtype, data, len)?;
@@ -52,7 +52,7 @@ impl Resident {
                 return Ok(Self::Mapped(data.clone()));
             }
         }
-        Ok(Self::Owned(values::read(name, dtype, data, len, control)?))
+        Ok(Self::Owned(values::read(name, dtype, data, len, node, control)?))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -88,7 +88,12 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn load(matrix: &Matrix, storage: WeightStorage, control: &Control) -> Result<Self> {
+    /// In this storage, on a NUMA node if one is named and they are copied.
+    pub(crate) fn load(
+        matrix: &Matrix,
+        storage: (WeightStorage, Option<usize>),
+        control: &Control,
+    ) -> Result<Self> {
         let Matrix { name, dtype, layout, inputs, outputs, data, scales } = matrix;
         let (dtype, layout, inputs, outputs) = (*dtype, *layout, *inputs, *outputs);
         match (dtype, layout, scales) {

@@ -25,6 +25,10 @@ const PASSES: usize = 4;
 pub(crate) fn of(device: Device) -> Result<Option<f64>> {
     match device {
         Device::Cpu => measure().map(Some),
+        Device::Node(node) => {
+            let pool = Threads::of_node(node, 0, false).map_err(CommandError::Threads)?;
+            Ok(Some(Memory::new(Arc::new(pool))?.bandwidth()))
+        }
         #[cfg(feature = "cuda")]
         Device::Cuda(ordinal) => Ok(copies::<grok1::backend::gpu::Cuda>(ordinal)),
         #[cfg(feature = "hip")]

@@ -77,7 +77,7 @@ pub(crate) struct Placing {
     /// Keep each of these threads on a processor of its own
     #[arg(long)]
     pin: bool,
-    /// What computes: cpu, cuda:0, hip:0 (or another number), auto
+    /// What computes: cpu, cpu:0 (a NUMA node), cuda:0, hip:0 (or another number), auto
     ///
     /// auto is the first GPU with room for all of the model and one session of the length it was trained for, and the processor where
     /// there is none; which it is, and why none before it, is told on stderr. "grok1 devices" tells what there is, and why not more.
@@ -108,8 +108,25 @@ impl Loading {
 impl Placing {
     /// The threads that compute on the processor.
     pub(crate) fn pool(&self) -> Result<Arc<Threads>> {
-        let start = if self.pin { Threads::pinned } else { Threads::new };
-        Ok(Arc::new(start(self.threads).map_err(CommandError::Threads)?))
+        let threads = match self.device {
+            Device::Node(node) => Threads::of_node(node, self.threads, self.pin),
+            _ if self.pin => Threads::pinned(self.threads),
+            _ => Threads::new(self.threads),
+        };
+        Ok(Arc::new(threads.map_err(CommandError::Threads)?))
+    }
+
+    /// Whether the processor computes, or a node of it, and nothing else.
+    pub(crate) fn on_processor(&self) -> bool {
+        matches!(self.device, Device::Cpu | Device::Node(_))
+    }
+
+    /// The NUMA node that computes, if it is one.
+    pub(crate) fn node(&self) -> Option<usize> {
+        match self.device {
+            Device::Node(node) => Some(node),
+            _ => None,
+        }
     }
 
     /// The options that say the same.

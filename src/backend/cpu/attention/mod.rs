@@ -450,7 +450,7 @@ mod tests {
             [config.heads, config.kv_heads] = heads;
             (config.head_dim, config.layers) = (head_dim, 1);
             config.attention_scale = (head_dim as f32).powf(-0.5);
-            let mut cache = Cache::new(&config, kv);
+            let mut cache = Cache::new(&config, kv, None);
             // From the last to the first.
             let pages: Vec<PageId> = (0..positions.div_ceil(PAGE) as u32 + 1).rev().map(PageId).collect();
             for &page in &pages {

@@ -106,7 +106,7 @@ impl Args {
     fn check_instruction_sets(&self) -> Result<()> {
         let available = Cpu::instruction_sets();
         match self.isa.iter().find(|name| !available.contains(&name.as_str())) {
-            None if self.isa.is_empty() || self.placing.device == Device::Cpu => Ok(()),
+            None if self.isa.is_empty() || self.placing.on_processor() => Ok(()),
             None => Err(CommandError::Usage("--isa is for --device cpu").into()),
             Some(found) => {
                 let available = available.join(", ");
@@ -140,10 +140,11 @@ impl Subject {
         let options = args.options(precision);
         let start = Instant::now();
         let checkpoint = args.location.open()?;
-        let (model, processor) = if args.placing.device == Device::Cpu {
+        let (model, processor) = if args.placing.on_processor() {
             let cpu = || {
                 let (precision, weights) = (precision.into(), args.placing.weights.into());
                 let cpu = Cpu::new(checkpoint.config.clone(), precision, weights, pool.clone());
+                let cpu = args.placing.node().into_iter().fold(cpu, Cpu::on_node);
                 match instruction_set {
                     Some(name) => cpu.with_instruction_set(name),
                     None => cpu,
@@ -218,8 +219,8 @@ impl MemoryLimit {
         let device = model.device().split(' ').next().and_then(|name| name.parse().ok());
         let bandwidth = match (device, &mut self.memory) {
             (None, _) => None,
-            (Some(Device::Cpu), Some(memory)) => Some(memory.bandwidth()),
-            (Some(Device::Cpu), memory) => {
+            (Some(Device::Cpu | Device::Node(_)), Some(memory)) => Some(memory.bandwidth()),
+            (Some(Device::Cpu | Device::Node(_)), memory) => {
                 self.before = machine::peak_memory();
                 Some(memory.insert(Memory::new(self.pool.clone())?).bandwidth())
             }

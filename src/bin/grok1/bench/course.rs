@@ -56,12 +56,14 @@ pub(super) struct Run {
 pub(super) struct Course {
     pub(super) model: Model,
     pub(super) clock: Option<Arc<Clock>>,
+    /// Whether all sessions have the same text.
+    same_text: bool,
     filled: Vec<(usize, Vec<Session>)>,
 }
 
 impl Course {
-    pub(super) fn new(model: Model, clock: Option<Arc<Clock>>) -> Self {
-        Self { model, clock, filled: Vec::new() }
+    pub(super) fn new(model: Model, clock: Option<Arc<Clock>>, same_text: bool) -> Self {
+        Self { model, clock, same_text, filled: Vec::new() }
     }
 
     /// Runs a case once before it counts. Returns the bytes that a step of decoding reads: weights, keys and values.
@@ -123,10 +125,11 @@ impl Course {
         self.model.session_with(&SessionOptions::new().context(positions).beyond_trained_length(true))
     }
 
-    /// Some tokens of a text: from all over the vocabulary, so that all experts get work, and others in each text.
+    /// Some tokens of a text: from all over the vocabulary, so that all experts get work, and others in each text unless all are to be one.
     fn tokens(&self, text: usize, start: usize, count: usize) -> Vec<u32> {
         let vocab = self.model.config().vocab as u64;
-        (start..start + count).map(|index| (Formula::mix(text as u64, index as u64) % vocab) as u32).collect()
+        let text = if self.same_text { 0 } else { text as u64 };
+        (start..start + count).map(|index| (Formula::mix(text, index as u64) % vocab) as u32).collect()
     }
 
     /// Makes sessions of `context` tokens, with room for more.

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Sessions that decode together, each a text of its own; several numbers are several cases
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
     batch: Vec<usize>,
+    /// Sessions that decode together have one text, and so choose the same experts
+    #[arg(long)]
+    same_text: bool,
     /// Tokens in a session before decoding is measured; several numbers are several cases
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
     context: Vec<usize>,
@@ -162,7 +165,8 @@ impl Subject {
     /// Measures all cases, run by run, so that what disturbs the machine for a while disturbs all of them.
     fn measure(self, args: &Args, limit: &mut MemoryLimit) -> Result<Loaded> {
         let Self { model, precision, load_seconds, processor } = self;
-        let mut course = Course::new(model.clone(), processor.as_ref().map(|(clock, _)| clock.clone()));
+        let clock = processor.as_ref().map(|(clock, _)| clock.clone());
+        let mut course = Course::new(model.clone(), clock, args.same_text);
         let mut cases = Vec::new();
         for case in args.cases() {
             let bytes_per_step = course.warm_up(case)?;

@@ -3,24 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::matrix::{Place, Staged, UNITS, Weights};
-use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask, narrow};
+use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask};
 use crate::backend::cpu::kernels::Element;
 use crate::backend::cpu::simd::amx::Tiles;
 
 /// Inputs of a unit, which lie side by side in pairs.
 const INPUTS: usize = PIECE * STEP / UNITS;
-
-/// Where each of 32 numbers comes from whose halves are put in turn.
-static IN_TURN: [u16; 32] = {
-    let mut places = [0; 32];
-    let mut i = 0;
-    while i < 16 {
-        places[2 * i] = i as u16;
-        places[2 * i + 1] = 16 + i as u16;
-        i += 1;
-    }
-    places
-};
 
 /// Panels that take turns, so that what is read of an input is some lines side by side.
 pub(super) const TOGETHER: usize = 8;
@@ -48,10 +36,8 @@ pub(super) fn unpack<E: Element>(
             stage::<E>(place, input, staged);
         }
     }
-    // SAFETY: the places are a vector.
-    let in_turn = unsafe { _mm512_loadu_si512(IN_TURN.as_ptr().cast()) };
     for pair in 0..INPUTS / 2 {
-        let mut numbers = [[_mm512_setzero_ps(); 2]; 2]; // [tile, input]
+        let mut numbers = [[_mm512_setzero_si512(); 2]; 2]; // [tile, input]
         for i in 0..2 {
             let input = 2 * pair + i;
             if input >= inputs {
@@ -61,18 +47,19 @@ pub(super) fn unpack<E: Element>(
             let staged = &staged[start..][..SIDE * E::SIZE];
             for tile in 0..2 {
                 // SAFETY: the slice is two vectors of elements.
-                numbers[tile][i] =
+                let values =
                     unsafe { E::load(tiles.floats, staged.as_ptr().add(tile * TILE_ROWS * E::SIZE)) };
+                numbers[tile][i] = _mm512_castps_si512(values);
             }
         }
         let line = first / 2 + pair;
         for tile in 0..2 {
             let out = &mut out[line / TILE_ROWS * PAIR + tile * TILE + line % TILE_ROWS * 64..][..64];
+            // The values are bf16 already: the lower halves are zeros, so no rounding is needed.
+            let [low, high] = numbers[tile];
+            let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);
             // SAFETY: the slice is a vector.
-            unsafe {
-                let line = _mm512_permutexvar_epi16(in_turn, narrow(numbers[tile][0], numbers[tile][1]));
-                _mm512_storeu_si512(out.as_mut_ptr().cast(), line);
-            }
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs) };
         }
     }
 }

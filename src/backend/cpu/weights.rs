@@ -305,6 +305,7 @@ impl Weights {
     ///
     /// # Safety
     /// Nobody else may use the steps of `columns` meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there are no tiles"))]
     pub(crate) unsafe fn gate_up(
         &self,
         up: &Self,

@@ -76,7 +76,7 @@ impl<'a> TiledPages<'a> {
     #[inline(always)]
     pub(super) fn step(&self, block: usize, step: usize) -> *mut u8 {
         let start = place(self.rows.div_ceil(SIDE), self.inputs.div_ceil(STEP), block, step);
-        // Of which a page holds some.
+        // Steps do not straddle pages: each holds two.
         let page = self.first + start / size_of::<Page>();
         let page = self.pages.pointer(page..page + 1);
         page.cast::<u8>().wrapping_add(start % size_of::<Page>())

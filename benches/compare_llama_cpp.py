@@ -5,9 +5,10 @@
     compare_llama_cpp.py --grok1 target/release/grok1 --llama-bench path/to/llama-bench --prefill=--repack=0 MODEL.gguf ...
 
 llama.cpp is `llama-cpp-python`, as this Python imports it, with weights repacked in memory and without (which of them is quicker
-differs from phase to phase: the better one counts), or the program `llama-bench` with flags for each phase. Both sides get the same threads, random tokens of the same number, and as many
-runs in as many processes. Machines are shared and drift: before each of our runs `grok1 bench` measures the memory's bandwidth, a round
-whose bandwidth is below 80 % of the best is discarded on both sides, and medians of the others are compared.
+differs from phase to phase: the better one counts), or the program `llama-bench` with flags for each phase. Both sides get the same
+threads, random tokens of the same number, and as many runs in as many processes. Machines are shared and drift: before each of our runs
+`grok1 bench` measures the memory's bandwidth, a round whose bandwidth is below 80 % of the best is discarded on both sides, and medians
+of the others are compared.
 """
 
 import argparse

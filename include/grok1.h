@@ -522,8 +522,8 @@ typedef struct grok1_model_options {
    */
   int32_t weights;
   /**
-   * What the model runs on: "cpu", "cpu:0" (a NUMA node), "cuda:0", "hip:0" or another number, "auto" for the first GPU with room for all of the model or
-   * else the processor; NULL for "cpu".
+   * What the model runs on: "cpu", "cuda:0", "hip:0" or another number, "cpu:0" or another number for a NUMA node, "auto" for the
+   * first GPU with room for all of the model or else the processor; NULL for "cpu".
    */
   const char *device;
   /**

@@ -10,8 +10,8 @@ use crate::machine::memory_nodes;
 
 /// Bytes in pages of their own, zeros at first: huge pages where there are any, so that filling and reading them misses fewer addresses.
 ///
-/// On a machine of several NUMA nodes, if none is named, pages lie on all nodes in turn: threads on every node read every weight, and so get the bandwidth
-/// of all memories together, whichever thread filled them.
+/// On a machine of several NUMA nodes, if none is named, pages lie on all nodes in turn: threads on every node read every weight, and
+/// so get the bandwidth of all memories together, whichever thread filled them.
 pub(crate) struct Buffer {
     map: MmapMut,
     len: usize,

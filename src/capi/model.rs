@@ -78,8 +78,8 @@ pub struct grok1_model_options {
     pub kv_type: i32,
     /// `GROK1_WEIGHTS_...`: the processor's; a GPU has them in its memory.
     pub weights: i32,
-    /// What the model runs on: "cpu", "cpu:0" (a NUMA node), "cuda:0", "hip:0" or another number, "auto" for the first GPU with room for all of the model or
-    /// else the processor; NULL for "cpu".
+    /// What the model runs on: "cpu", "cuda:0", "hip:0" or another number, "cpu:0" or another number for a NUMA node, "auto" for the
+    /// first GPU with room for all of the model or else the processor; NULL for "cpu".
     pub device: *const c_char,
     /// Path of the folder that keeps kernels which were compiled for a GPU; NULL for `grok1/kernels` in `XDG_CACHE_HOME`, or in
     /// `.cache` at home.

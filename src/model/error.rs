@@ -84,6 +84,12 @@ pub enum ModelError {
         /// The text.
         found: String,
     },
+    /// A NUMA node that there is not, or that this process may use no processor of.
+    #[error("no NUMA node {node} with processors that this process may use")]
+    Node {
+        /// The system's number of it.
+        node: usize,
+    },
     /// An option that cannot be.
     #[error("option {option} is {found}, expected {expected}")]
     Option {

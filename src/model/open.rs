@@ -1,10 +1,10 @@
-//! The backend of the device that was asked for. Uses `backend` and `plan`.
+//! The backend of the device that was asked for. Uses `backend`, `plan` and `machine`.
 
 use std::io;
 use std::sync::Arc;
 
 use super::offload::{self, Offload};
-use super::{Device, ModelOptions};
+use super::{Device, ModelError, ModelOptions};
 use crate::backend::BackendError;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::{self, FoundDevice, GpuError, Memory};
@@ -13,6 +13,7 @@ use crate::backend::gpu::{CompileOptions, Gpu, GpuOptions, Runtime};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::machine::Cpus;
 use crate::threads::{Pool, Threads};
 
 /// A backend, before it has any weights, and the part of the model that it gets.
@@ -48,7 +49,13 @@ fn open_as(
         Device::Cuda(ordinal) => cuda(ordinal, free, checkpoint, options),
         Device::Hip(ordinal) => hip(ordinal, free, checkpoint, options),
         Device::Cpu | Device::Auto => cpu(checkpoint.config.clone(), options, None).map(Opened::Cpu),
-        Device::Node(node) => cpu(checkpoint.config.clone(), options, Some(node)).map(Opened::Cpu),
+        Device::Node(node) => {
+            // A pool that is lent does not ask whether there is such a node.
+            if Cpus::allowed().and_then(|cpus| cpus.of_node(node)).is_none() {
+                return Err(ModelError::Node { node }.into());
+            }
+            cpu(checkpoint.config.clone(), options, Some(node)).map(Opened::Cpu)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use grok1::{
     Control, Device, Entry, ErrorKind, Generation, Model, Pool, Sampler, Session, Want, WeightStorage,
 };
 
-use crate::models::{exact, logits, standard, tiny, tiny_on};
+use crate::models::{exact, logits, standard, tiny, tiny_on, tiny_path};
 use crate::oracle::Distance;
 use crate::{assert_same, precisions, sonnet};
 
@@ -92,6 +92,16 @@ fn a_numa_node_gives_the_same_bits() {
     let node = tiny(options);
     assert!(node.device().starts_with("cpu:0 ("), "{}", node.device());
     assert_same(&logits(&node, tokens), &logits(&model, tokens), "a NUMA node");
+}
+
+#[test]
+fn a_numa_node_that_there_is_not_is_refused_whoever_lends_threads() {
+    let options = standard().device(Device::Node(9999));
+    for options in [options.clone(), options.pool(Arc::new(Scoped(2)))] {
+        let error = Model::open_with(tiny_path(), options, &Control::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Argument);
+        assert!(error.to_string().contains("NUMA node 9999"), "{error}");
+    }
 }
 
 #[test]

@@ -135,8 +135,7 @@ impl Cpu {
         let all = pairs.active.iter().all(|(expert, range)| {
             let of = [&layer.gate, &layer.up, &layer.down].map(|weights| &weights[*expert]);
             let [gate, up, down] = of.map(|weights| self.way(weights, range.len()));
-            let whole = of[0].sums_are_whole() && of[1].sums_are_whole();
-            let tiles = whole && gate.has_tiles() && up.has_tiles() && up.shares(gate) && gate.shares(down);
+            let tiles = gate.has_tiles() && up.has_tiles() && up.shares(gate) && gate.shares(down);
             some |= tiles;
             tiles || !gate.has_tiles() && !down.reads_pages()
         });

@@ -295,11 +295,6 @@ impl Weights {
         amx.enter_tiles(unsafe { tiles::Product::new(x.tiles(), self.matrix(), columns, out) });
     }
 
-    /// Whether a sum over all inputs is scaled, if any is.
-    pub(crate) fn sums_are_whole(&self) -> bool {
-        !matches!(self.scales, Scaling::Sums(group, _) if group < self.inputs)
-    }
-
     /// `gelu(x[r] · self[.., columns]) * (x[r] · up[.., columns])` as tiles from page `first` on, those that a third product reads whose
     /// inputs `columns` are. `way` is that of all three products: one by tiles.
     ///

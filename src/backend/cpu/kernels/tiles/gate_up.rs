@@ -28,7 +28,6 @@ impl<'a> GateUp<'a> {
         out: TiledPages<'a>,
     ) -> Self {
         assert!(columns.end <= gate.outputs && gate.outputs == up.outputs && gate.side == up.side);
-        assert!(gate.sums_are_whole() && up.sums_are_whole());
         assert!(columns.start.is_multiple_of(STEP) && out.rows() == x.rows() && out.inputs() == gate.outputs);
         let [gate, up] = [gate, up].map(|matrix| Multiply { x, matrix, columns: columns.clone() });
         Self { gate, up, out }
@@ -40,8 +39,8 @@ impl TileJob for GateUp<'_> {
     fn run(self, tiles: &Tiles) {
         let mut local = LOCAL.take();
         let [gate, up] = &mut local.sums;
-        self.gate.run(tiles, &mut local.pieces, gate, &());
-        self.up.run(tiles, &mut local.pieces, up, &Activate { job: &self, tiles, gate });
+        self.gate.run(tiles, &mut local.work, gate, &());
+        self.up.run(tiles, &mut local.work, up, &Activate { job: &self, tiles, gate });
         LOCAL.set(local);
     }
 }
@@ -55,7 +54,7 @@ struct Activate<'a> {
 
 impl Ending for Activate<'_> {
     #[inline(always)]
-    fn end(&self, panel: usize, _: usize, up: &[Block]) {
+    fn end(&self, panel: usize, up: &[Block]) {
         let (job, gate) = (self.job, &self.gate[panel * up.len()..][..up.len()]);
         let column = job.up.column(panel);
         // Outputs that there are, of a panel's.
@@ -65,13 +64,6 @@ impl Ending for Activate<'_> {
         // SAFETY: the job runs with AMX, whose proof includes these instructions; the outputs are there. The caller of `new` promised
         // exclusive use of the tiles of this step, whose lines are vectors.
         unsafe {
-            let mut scales = [[_mm512_set1_ps(1.0); 2]; 2];
-            if job.gate.matrix.side == Side::Left {
-                for half in 0..2 {
-                    let column = (column + half * TILE_ROWS).min(job.up.columns.end);
-                    scales[half] = [&job.gate, &job.up].map(|of| of.matrix.scale(0, column, masks[half]));
-                }
-            }
             for (block, (gate, up)) in gate.iter().zip(up).enumerate() {
                 let out = job.out.step(block, column / STEP);
                 for tile in 0..2 {
@@ -88,8 +80,8 @@ impl Ending for Activate<'_> {
                                 }
                             };
                             let [gate, up] = [&gate.0[from].0[at], &up.0[from].0[at]];
-                            let gate = _mm512_mul_ps(_mm512_load_ps(gate.as_ptr()), scales[half][0]);
-                            let up = _mm512_mul_ps(_mm512_load_ps(up.as_ptr()), scales[half][1]);
+                            let gate = _mm512_load_ps(gate.as_ptr());
+                            let up = _mm512_load_ps(up.as_ptr());
                             let x = _mm512_mul_ps(gelu(self.tiles.floats, gate), up);
                             halves[half] = _mm512_maskz_mov_ps(mask, x);
                         }
@@ -175,9 +167,15 @@ mod tests {
             let of = |bytes, shape| Matrix::numbers(bytes, shape);
             check(amx, rows, [of(gate, shapes[0]), of(up, shapes[1]), of(down, shapes[2])]);
             let codes: Vec<u8> = (0..inputs * outputs).map(|i| (i * 89 % 255) as u8).collect();
-            let scales = bf16_bytes(&values(outputs));
-            let integers = |codes| Matrix::integers(codes, shapes[0], inputs, &scales);
-            check(amx, rows, [integers(&codes), integers(&gate[..inputs * outputs]), of(down, shapes[2])]);
+            for group in [inputs, 256] {
+                let scales = bf16_bytes(&values(inputs.div_ceil(group) * outputs));
+                let integers = |codes| Matrix::integers(codes, shapes[0], group, &scales);
+                check(
+                    amx,
+                    rows,
+                    [integers(&codes), integers(&gate[..inputs * outputs]), of(down, shapes[2])],
+                );
+            }
         }
     }
 }

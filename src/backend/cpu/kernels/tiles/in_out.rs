@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::matrix::{Place, Staged, UNITS, Weights};
+use super::matrix::{Matrix, Region, Staged, Stored, UNITS, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask};
 use crate::backend::cpu::kernels::Element;
 use crate::backend::cpu::simd::amx::Tiles;
@@ -14,76 +14,110 @@ const INPUTS: usize = PIECE * STEP / UNITS;
 pub(super) const TOGETHER: usize = 8;
 /// Inputs between the panels' staged weights: those of a piece, and some, so that panels do not fight for places in the cache.
 const STRIDE: usize = PIECE * STEP + 4;
-/// Staged weights.
-pub(super) const STAGED: usize = TOGETHER * STRIDE * SIDE;
+/// Staged weights of a region.
+const STAGED: usize = TOGETHER * STRIDE * SIDE;
 /// How many inputs ahead memory is asked for. Inputs are often a power of two of bytes apart, where a second-level cache has only
 /// room for 64 of them.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 
 /// Weights of a type of elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) fn unpack<E: Element>(
-    place: &Place<'_>,
+    stored: &Stored<'_>,
     unit: usize,
     tiles: &Tiles,
-    staged: &mut Staged, // [TOGETHER, STRIDE, SIDE] of E
+    staged: &mut Staged, // [2, TOGETHER, STRIDE, SIDE] of E
     out: &mut Weights,
 ) {
-    let first = unit * INPUTS;
-    let inputs = place.matrix.inputs.saturating_sub(place.input + first).min(INPUTS);
-    if place.turn == 0 {
-        for input in first..first + inputs {
-            stage::<E>(place, input, staged);
+    let Stored { matrix, region, turn, .. } = *stored;
+    if let Some((after, inputs)) = &stored.after {
+        let (first, count) = (inputs.start, inputs.len());
+        for input in first + unit * count / UNITS..first + (unit + 1) * count / UNITS {
+            stage(matrix, after, input, E::SIZE, staged);
         }
     }
-    for pair in 0..INPUTS / 2 {
-        let mut numbers = [[_mm512_setzero_si512(); 2]; 2]; // [tile, input]
-        for i in 0..2 {
-            let input = 2 * pair + i;
-            if input >= inputs {
-                continue;
+    let first = unit * INPUTS;
+    let inputs = matrix.inputs.saturating_sub(stored.input + first).min(INPUTS);
+    let staged = &staged[place(region.odd, turn, first, E::SIZE)..][..INPUTS * SIDE * E::SIZE];
+    let line = first / 2;
+    let out = &mut out[line / TILE_ROWS * PAIR + line % TILE_ROWS * 64..][..TILE + INPUTS / 2 * 64];
+    // The same, but for the compiler, which knows the number in one of them.
+    if inputs == INPUTS {
+        lines::<E>(tiles, INPUTS, staged, out);
+    } else {
+        lines::<E>(tiles, inputs, staged, out);
+    }
+}
+
+/// Puts down the lines of a unit of which so many inputs exist.
+#[inline(always)]
+fn lines<E: Element>(tiles: &Tiles, inputs: usize, staged: &[u8], out: &mut [u8]) {
+    for line in 0..INPUTS / 2 {
+        // SAFETY: callers have the features; the slices are two vectors of elements and one of pairs.
+        unsafe {
+            let mut numbers = [[_mm512_setzero_si512(); 2]; 2]; // [tile, input]
+            for i in 0..2 {
+                let input = 2 * line + i;
+                if input >= inputs {
+                    continue;
+                }
+                let staged = &staged[input * SIDE * E::SIZE..][..SIDE * E::SIZE];
+                for tile in 0..2 {
+                    let values = E::load(tiles.floats, staged.as_ptr().add(tile * TILE_ROWS * E::SIZE));
+                    numbers[tile][i] = _mm512_castps_si512(values);
+                }
             }
-            let start = (place.turn * STRIDE + first + input) * SIDE * E::SIZE;
-            let staged = &staged[start..][..SIDE * E::SIZE];
             for tile in 0..2 {
-                // SAFETY: the slice is two vectors of elements.
-                let values =
-                    unsafe { E::load(tiles.floats, staged.as_ptr().add(tile * TILE_ROWS * E::SIZE)) };
-                numbers[tile][i] = _mm512_castps_si512(values);
+                let out = &mut out[tile * TILE + line * 64..][..64];
+                // The values are bf16 already: the lower halves are zeros, so no rounding is needed.
+                let [low, high] = numbers[tile];
+                let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
             }
-        }
-        let line = first / 2 + pair;
-        for tile in 0..2 {
-            let out = &mut out[line / TILE_ROWS * PAIR + tile * TILE + line % TILE_ROWS * 64..][..64];
-            // The values are bf16 already: the lower halves are zeros, so no rounding is needed.
-            let [low, high] = numbers[tile];
-            let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);
-            // SAFETY: the slice is a vector.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs) };
         }
     }
 }
 
-/// Puts the weights of an input down for the panels that take turns.
+/// Where the staged weights of an input for a panel are.
 #[inline(always)]
-fn stage<E: Element>(place: &Place<'_>, input: usize, staged: &mut Staged) {
-    let all = TOGETHER * SIDE * E::SIZE;
-    let matrix = place.matrix;
-    let start = input * matrix.row;
-    let ahead = place.bytes.as_ptr().wrapping_add(start + AHEAD * matrix.row);
-    for line in (0..all).step_by(64) {
-        ask(ahead.wrapping_add(line));
+fn place(odd: bool, turn: usize, input: usize, size: usize) -> usize {
+    (usize::from(odd) * STAGED + (turn * STRIDE + input) * SIDE) * size
+}
+
+/// Puts down what the first pieces are unpacked from.
+pub(super) fn begin(matrix: &Matrix<'_>, region: &Region, staged: &mut Staged) {
+    let size = matrix.dtype.block_bytes() as usize;
+    staged.resize(staged.len().max(2 * STAGED * size), 0);
+    for input in 0..PIECE * STEP {
+        stage(matrix, region, input, size, staged);
     }
-    let known = &place.bytes[start..][..all.min((matrix.outputs - place.column) * E::SIZE)];
-    for turn in 0..TOGETHER {
-        let place = (turn * STRIDE + input) * SIDE * E::SIZE;
-        let to = &mut staged[place..][..SIDE * E::SIZE];
-        let from = known.get(turn * SIDE * E::SIZE..).unwrap_or_default();
-        if let Some(from) = from.get(..SIDE * E::SIZE) {
-            to.copy_from_slice(from);
-        } else {
-            to.fill(0);
-            to[..from.len()].copy_from_slice(from);
+}
+
+/// Puts down the weights of a region's input, if there is one; `size` is an element's.
+#[inline(always)]
+fn stage(matrix: &Matrix<'_>, region: &Region, input: usize, size: usize, staged: &mut Staged) {
+    if region.input + input >= matrix.inputs {
+        return;
+    }
+    let (panel, next, all) = (SIDE * size, STRIDE * SIDE * size, region.columns * size);
+    let from = &matrix.data[(region.input + input) * matrix.row + region.column * size..][..all];
+    let ahead = from.as_ptr().wrapping_add(AHEAD * matrix.row);
+    let to = &mut staged[place(region.odd, 0, input, size)..];
+    // The same, but for the compiler, which knows the sizes in one of them.
+    if all == TOGETHER * panel {
+        for line in 0..TOGETHER * panel / 64 {
+            ask(ahead.wrapping_add(line * 64));
+        }
+        let to = &mut to[..(TOGETHER - 1) * next + panel];
+        for turn in 0..TOGETHER {
+            to[turn * next..][..panel].copy_from_slice(&from[turn * panel..][..panel]);
+        }
+    } else {
+        for line in (0..all).step_by(64) {
+            ask(ahead.wrapping_add(line));
+        }
+        for (turn, from) in from.chunks(panel).enumerate() {
+            to[turn * next..][..from.len()].copy_from_slice(from);
         }
     }
 }

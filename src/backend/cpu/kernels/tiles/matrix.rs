@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{PAIR, PIECE, STEP, Side, in_out, out_in};
+use super::{PAIR, PIECE, SIDE, STEP, Side, in_out, out_in};
 use crate::backend::cpu::kernels::{BF16, Element, I8, holds};
 use crate::backend::cpu::simd::amx::Tiles;
 use crate::quant::Factors;
@@ -15,27 +15,42 @@ pub(super) type Weights = [u8; PIECE * PAIR];
 /// Units that a piece is unpacked in: small, so that products go on between them.
 pub(super) const UNITS: usize = 32;
 
-/// Which weights a piece has.
-pub(super) struct Place<'a> {
+/// Some outputs of the inputs of a piece: panels that take turns, a piece each.
+#[derive(Clone, Copy)]
+pub(super) struct Region {
+    /// The first output.
+    pub(super) column: usize,
+    pub(super) columns: usize,
+    /// The first input.
+    pub(super) input: usize,
+    /// Whether it is one of every other.
+    pub(super) odd: bool,
+}
+
+/// The stored weights of a piece.
+pub(super) struct Stored<'a> {
     pub(super) matrix: &'a Matrix<'a>,
     /// From the first of the panel's outputs on, how many there are.
     pub(super) column: usize,
     pub(super) columns: usize,
-    /// The panel's number among those that take turns.
-    pub(super) turn: usize,
     /// The first input.
     pub(super) input: usize,
-    /// The stored weights from the first output's first input on.
+    /// From the first output's first input on.
     pub(super) bytes: &'a [u8],
+    /// That of the panels that take turns now, the panel's number among them, and the one that comes after it.
+    pub(super) region: Region,
+    pub(super) turn: usize,
+    /// Of which this piece stages some inputs.
+    pub(super) after: Option<(Region, Range<usize>)>,
 }
 
 /// A function that unpacks a unit of a piece. What is beyond the inputs becomes zeros; what is beyond the outputs, anything.
 ///
 /// # Safety
 /// The processor must have all that `Amx` proves.
-pub(super) type Unpack = unsafe fn(&Place<'_>, usize, &Tiles, &mut Staged, &mut Weights);
+pub(super) type Unpack = unsafe fn(&Stored<'_>, usize, &Tiles, &mut Staged, &mut Weights);
 
-/// Weights of a piece for panels that take turns, as they are stored: what the first panel reads for all of them.
+/// Weights of regions as they are stored: of the one that is worked on, and of the next, which comes bit by bit.
 pub(super) type Staged = Vec<u8>;
 
 /// Scales of the sums of groups of inputs.
@@ -85,11 +100,6 @@ impl<'a> Matrix<'a> {
         group >= inputs || group.is_multiple_of(PIECE * STEP)
     }
 
-    /// Whether there is one sum for all inputs.
-    pub(crate) fn sums_are_whole(&self) -> bool {
-        self.scales.is_none_or(|scales| scales.group >= self.inputs)
-    }
-
     /// Of 8-bit integers with scales for groups of `group` inputs.
     pub(crate) fn integers(
         data: &'a [u8], // [inputs, outputs]
@@ -118,25 +128,25 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Makes room for what is staged.
-    pub(super) fn reserve(&self, staged: &mut Staged) {
+    /// Stages the first region, where regions are.
+    pub(super) fn begin(&self, region: &Region, staged: &mut Staged) {
         if self.side == Side::Left {
-            let size = in_out::STAGED * self.dtype.block_bytes() as usize;
-            staged.resize(staged.len().max(size), 0);
+            in_out::begin(self, region, staged);
         }
     }
 
-    /// What the sums of a group are multiplied by, for the outputs from `column` on that `mask` has.
+    /// What the sums of a group are multiplied by, for `count` outputs from `column` on, 16 at most.
     ///
     /// # Safety
     /// The processor must have AVX-512 BW and VL; callers are compiled with them. The outputs must exist.
     #[inline(always)]
-    pub(super) unsafe fn scale(&self, group: usize, column: usize, mask: u16) -> __m512 {
+    pub(super) unsafe fn scale(&self, group: usize, column: usize, count: usize) -> __m512 {
         // SAFETY: `Matrix` checked that there are scales for all outputs; the rest is the caller's.
         unsafe {
             match self.scales {
                 None => _mm512_set1_ps(1.0),
                 Some(scales) => {
+                    let mask = ((1_u32 << count) - 1) as u16;
                     let bytes = &scales.bytes[(group * self.outputs + column) * 2..];
                     let bits = _mm256_maskz_loadu_epi16(mask, bytes.as_ptr().cast());
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
@@ -160,16 +170,21 @@ impl<'a> Matrix<'a> {
 
 /// The units of a piece that are still to be unpacked.
 pub(super) struct Units<'a> {
-    place: Place<'a>,
+    stored: Stored<'a>,
     units: Range<usize>,
 }
 
 impl<'a> Units<'a> {
-    /// All of the piece.
-    pub(super) fn new(matrix: &'a Matrix<'a>, columns: Range<usize>, turn: usize, input: usize) -> Self {
-        let bytes = matrix.data.get(matrix.start(columns.start, input)..).unwrap_or_default();
-        let place = Place { matrix, column: columns.start, columns: columns.len(), turn, input, bytes };
-        Self { place, units: 0..UNITS }
+    /// All of the piece of one of a region's panels.
+    pub(super) fn new(matrix: &'a Matrix<'a>, region: Region, turn: usize, after: Option<Region>) -> Self {
+        let (skipped, input) = (turn * SIDE, region.input);
+        let (column, columns) = (region.column + skipped, (region.columns - skipped).min(SIDE));
+        let bytes = matrix.data.get(matrix.start(column, input)..).unwrap_or_default();
+        let turns = region.columns.div_ceil(SIDE);
+        let all = PIECE * STEP;
+        let after = after.map(|region| (region, all * turn / turns..all * (turn + 1) / turns));
+        let stored = Stored { matrix, column, columns, input, bytes, region, turn, after };
+        Self { stored, units: 0..UNITS }
     }
 
     /// The next one.
@@ -177,7 +192,7 @@ impl<'a> Units<'a> {
     pub(super) fn one(&mut self, tiles: &Tiles, staged: &mut Staged, out: &mut Weights) {
         if let Some(unit) = self.units.next() {
             // SAFETY: `tiles` is there, so the processor has all that `Amx` proves.
-            unsafe { (self.place.matrix.unpack)(&self.place, unit, tiles, staged, out) };
+            unsafe { (self.stored.matrix.unpack)(&self.stored, unit, tiles, staged, out) };
         }
     }
 }

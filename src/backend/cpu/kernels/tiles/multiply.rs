@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::matrix::{Matrix, Staged, UNITS, Units, Weights};
+use super::matrix::{Matrix, Region, Staged, UNITS, Units, Weights};
 use super::{PAIR, PIECE, SIDE, STEP, Side, TILE_ROWS, TiledRows};
 use crate::backend::cpu::simd::amx::{Begin, Block, Pair, Step, Streamed, Sums, Tiles};
+use std::arch::x86_64::*;
 
 /// Bytes of activations that pieces are kept to for a while: some of a second-level cache, which holds sums and weights as well.
 const RESIDENT: usize = 384 << 10;
@@ -12,17 +13,19 @@ const RESIDENT: usize = 384 << 10;
 /// A thread's buffers, grown once.
 #[derive(Default)]
 pub(super) struct Local {
-    pub(super) pieces: Pieces,
+    pub(super) work: Work,
     /// Of up to two products.
-    pub(super) sums: [Vec<Block>; 2], // [panels, blocks], and one more
+    pub(super) sums: [Vec<Block>; 2], // [panels, blocks], and perhaps one more
 }
 
-/// What weights are unpacked to.
+/// What nobody needs after a product.
 #[derive(Default)]
-pub(super) struct Pieces {
-    /// A piece, and the next one.
+pub(super) struct Work {
+    /// A piece of unpacked weights, and the next one.
     weights: Vec<Piece>, // [2]
     staged: Staged,
+    /// Sums that are still to be scaled.
+    groups: Vec<Block>, // [panels, blocks], and one more
 }
 
 #[derive(Clone, Copy)]
@@ -39,6 +42,22 @@ const ZERO: Block = Block([Sums([[0.0; 16]; TILE_ROWS]); 4]);
 struct Place {
     panel: usize,
     steps: Range<usize>,
+    round: Round,
+    /// Its number among those of the round.
+    turn: usize,
+    /// The round after this one.
+    after: Option<Round>,
+}
+
+/// A piece of each of some panels that take turns.
+#[derive(Clone, Copy)]
+struct Round {
+    /// The first one.
+    panel: usize,
+    panels: usize,
+    /// The first step.
+    start: usize,
+    odd: bool,
 }
 
 /// The pieces of a matrix in the order they are worked on: panel by panel, or some panels at a time, those whose activations stay in
@@ -51,8 +70,39 @@ struct Course {
     span: usize,
     /// Panels that take turns, piece by piece.
     together: usize,
-    panel: usize,
-    start: usize,
+    round: Option<Round>,
+    turn: usize,
+}
+
+impl Course {
+    fn new([panels, all]: [usize; 2], span: usize, together: usize) -> Self {
+        let mut course = Self { panels, all, span, together, round: None, turn: 0 };
+        if panels > 0 && all > 0 {
+            course.round = Some(course.round(0, 0, false));
+        }
+        course
+    }
+
+    #[inline(always)]
+    fn round(&self, panel: usize, start: usize, odd: bool) -> Round {
+        Round { panel, panels: self.together.min(self.panels - panel), start, odd }
+    }
+
+    #[inline(always)]
+    fn after(&self, Round { panel, panels, start, odd }: Round) -> Option<Round> {
+        let first = start / self.span * self.span;
+        let end = self.all.min(first + self.span);
+        let (panel, start) = if start + PIECE < end {
+            (panel, start + PIECE)
+        } else if panel + panels < self.panels {
+            (panel + panels, first)
+        } else if end < self.all {
+            (0, end)
+        } else {
+            return None;
+        };
+        Some(self.round(panel, start, !odd))
+    }
 }
 
 impl Iterator for Course {
@@ -60,37 +110,28 @@ impl Iterator for Course {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Place> {
-        if self.start >= self.all || self.panels == 0 {
-            return None;
-        }
-        let place = Place { panel: self.panel, steps: self.start..self.all.min(self.start + PIECE) };
-        let panel = self.panel / self.together * self.together;
-        let last = self.panels.min(panel + self.together);
-        let first = self.start / self.span * self.span;
-        let end = self.all.min(first + self.span);
-        (self.panel, self.start) = if self.panel + 1 < last {
-            (self.panel + 1, self.start)
-        } else if place.steps.end < end {
-            (panel, place.steps.end)
-        } else if last < self.panels {
-            (last, first)
+        let (round, turn) = (self.round?, self.turn);
+        let after = self.after(round);
+        if turn + 1 < round.panels {
+            self.turn += 1;
         } else {
-            (0, end)
-        };
-        Some(place)
+            (self.turn, self.round) = (0, after);
+        }
+        let steps = round.start..self.all.min(round.start + PIECE);
+        Some(Place { panel: round.panel + turn, steps, round, turn, after })
     }
 }
 
 /// What becomes of sums.
 pub(super) trait Ending {
-    /// The sums of a panel over a group of inputs are there. Must be `inline(always)`.
-    fn end(&self, panel: usize, group: usize, sums: &[Block]);
+    /// The sums of a panel are there. Must be `inline(always)`.
+    fn end(&self, panel: usize, sums: &[Block]);
 }
 
 /// The sums stay where they are.
 impl Ending for () {
     #[inline(always)]
-    fn end(&self, _: usize, _: usize, _: &[Block]) {}
+    fn end(&self, _: usize, _: &[Block]) {}
 }
 
 /// A product of packed activations with some columns of a matrix, with weights rounded to bf16.
@@ -107,12 +148,19 @@ impl Multiply<'_> {
         self.columns.start + panel * SIDE
     }
 
+    /// The weights of a round.
+    #[inline(always)]
+    fn region(&self, round: Round) -> Region {
+        let column = self.column(round.panel);
+        let columns = (round.panels * SIDE).min(self.columns.end - column);
+        Region { column, columns, input: round.start * STEP, odd: round.odd }
+    }
+
     /// The units of a piece.
     #[inline(always)]
     fn units(&self, place: &Place) -> Units<'_> {
-        let first = self.column(place.panel);
-        let columns = first..self.columns.end.min(first + SIDE);
-        Units::new(&self.matrix, columns, place.panel % self.matrix.together, place.steps.start * STEP)
+        let after = place.after.map(|round| self.region(round));
+        Units::new(&self.matrix, self.region(place.round), place.turn, after)
     }
 
     #[inline(always)]
@@ -128,8 +176,8 @@ impl Multiply<'_> {
     pub(super) fn run(
         &self,
         tiles: &Tiles,
-        pieces: &mut Pieces,
-        sums: &mut Vec<Block>, // [panels, blocks], and one more
+        Work { weights, staged, groups }: &mut Work,
+        out: &mut Vec<Block>, // [panels, blocks], and perhaps one more
         ending: &impl Ending,
     ) {
         let blocks = self.x.blocks();
@@ -140,15 +188,21 @@ impl Multiply<'_> {
         let span = (RESIDENT / (blocks * PIECE * PAIR).max(1)).max(1) * PIECE;
         // Where that goes which is in the tiles before the first sums are, and after the last.
         let none = panels * blocks;
+        let (sums, mut scaled) = match self.matrix.scales {
+            None => (out, None),
+            Some(_) => {
+                out.resize(none, ZERO);
+                (groups, Some(out))
+            }
+        };
         sums.resize(none + 1, ZERO);
-        pieces.weights.resize(2, Piece([0; _]));
-        let staged = &mut pieces.staged;
-        self.matrix.reserve(staged);
-        let [now, then] = &mut pieces.weights[..] else { return };
+        weights.resize(2, Piece([0; _]));
+        let [now, then] = &mut weights[..] else { return };
         let (mut now, mut then) = (&mut now.0, &mut then.0);
-        let mut course = Course { panels, all, span, together: self.matrix.together, panel: 0, start: 0 };
+        let mut course = Course::new([panels, all], span, self.matrix.together);
         let mut next = course.next();
         if let Some(place) = &next {
+            self.matrix.begin(&self.region(place.round), staged);
             let mut units = self.units(place);
             for _ in 0..UNITS {
                 units.one(tiles, staged, now);
@@ -190,9 +244,40 @@ impl Multiply<'_> {
             if place.steps.end == all || place.steps.end % group == 0 {
                 tiles.end(&mut sums[inside]);
                 inside = none;
-                ending.end(place.panel, place.steps.start / group, &sums[panel]);
+                if let Some(scaled) = &mut scaled {
+                    let group = place.steps.start / group;
+                    self.scale(place.panel, group, &sums[panel.clone()], &mut scaled[panel.clone()]);
+                }
+            }
+            if place.steps.end == all {
+                let sums = scaled.as_deref().unwrap_or(sums);
+                ending.end(place.panel, &sums[panel]);
             }
             std::mem::swap(&mut now, &mut then);
+        }
+    }
+
+    /// Adds the sums of a group of inputs, each times the scale of its output, to those of the groups before.
+    #[inline(always)]
+    fn scale(&self, panel: usize, group: usize, sums: &[Block], out: &mut [Block]) {
+        // SAFETY: the job runs with AMX, whose proof includes these instructions; a line is a vector.
+        unsafe {
+            let mut scales = [_mm512_setzero_ps(); 2]; // of the columns of each tile
+            for tile in 0..2 {
+                let column = (self.column(panel) + tile * TILE_ROWS).min(self.columns.end);
+                scales[tile] = self.matrix.scale(group, column, (self.columns.end - column).min(TILE_ROWS));
+            }
+            for (sums, out) in sums.iter().zip(out) {
+                for tile in 0..4 {
+                    for line in 0..TILE_ROWS {
+                        let (sums, out) = (&sums.0[tile].0[line], &mut out.0[tile].0[line]);
+                        let before =
+                            if group == 0 { _mm512_setzero_ps() } else { _mm512_load_ps(out.as_ptr()) };
+                        let sums = _mm512_load_ps(sums.as_ptr());
+                        _mm512_store_ps(out.as_mut_ptr(), _mm512_fmadd_ps(sums, scales[tile % 2], before));
+                    }
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::matrix::{Place, Staged, UNITS, Unpack, Weights};
+use super::matrix::{Staged, Stored, UNITS, Unpack, Weights};
 use super::q8_0;
 use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
@@ -38,36 +38,36 @@ pub(super) fn unpack(dtype: DType, factors: Option<&Factors>) -> Unpack {
 /// none where the output does not exist.
 #[inline(always)]
 fn open<'a, 'b>(
-    place: &Place<'a>,
+    stored: &Stored<'a>,
     unit: usize,
     size: usize,
     out: &'b mut Weights,
 ) -> Option<(&'a [u8], &'b mut [u8; LINES])> {
-    if unit >= place.columns {
+    if unit >= stored.columns {
         return None;
     }
-    let row = place.matrix.row;
-    let bytes = place.bytes.get(unit * row..)?;
+    let row = stored.matrix.row;
+    let bytes = stored.bytes.get(unit * row..)?;
     // The same inputs of the output that is unpacked here for the next panel.
     let ahead = bytes.as_ptr().wrapping_add(SIDE * row);
     for line in (0..size + 62).step_by(64) {
         ask(ahead.wrapping_add(line));
     }
-    let size = size.min(row - place.input / INPUTS * size);
+    let size = size.min(row - stored.input / INPUTS * size);
     Some((bytes.get(..size)?, out.get_mut(64 * unit..)?.first_chunk_mut()?))
 }
 
 /// Weights of any type, by way of f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn floats(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let matrix = place.matrix;
+fn floats(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let matrix = stored.matrix;
     let size = INPUTS / matrix.dtype.block() as usize * matrix.dtype.block_bytes() as usize;
-    let Some((bytes, out)) = open(place, unit, size, out) else { return };
+    let Some((bytes, out)) = open(stored, unit, size, out) else { return };
     let mut values = [0.0; INPUTS];
-    let known = &mut values[..(matrix.inputs - place.input).min(INPUTS)];
+    let known = &mut values[..(matrix.inputs - stored.input).min(INPUTS)];
     unpack::unpack(tiles.floats, matrix.dtype, bytes, known);
     if let Some(factors) = matrix.factors {
-        factors.apply(place.column + unit, place.input, known);
+        factors.apply(stored.column + unit, stored.input, known);
     }
     for (values, out) in values.as_chunks::<STEP>().0.iter().zip(out.chunks_mut(PAIR)) {
         let out = out[..64].as_mut_ptr();
@@ -82,8 +82,8 @@ fn floats(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &m
 
 /// Weights that are bf16 already.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn copy(place: &Place<'_>, unit: usize, _: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(place, unit, 2 * INPUTS, out) else { return };
+fn copy(stored: &Stored<'_>, unit: usize, _: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(stored, unit, 2 * INPUTS, out) else { return };
     for (step, out) in out.chunks_mut(PAIR).enumerate() {
         let bytes = bytes.get(2 * STEP * step..).unwrap_or_default();
         if let Some(line) = bytes.first_chunk::<64>() {
@@ -155,8 +155,8 @@ pub(super) trait Lines {
 
 /// Weights of a type of blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn blocks<L: Lines>(place: &Place<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(place, unit, size_of::<L::Bytes>(), out) else { return };
+fn blocks<L: Lines>(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+    let Some((bytes, out)) = open(stored, unit, size_of::<L::Bytes>(), out) else { return };
     let mut padded;
     let block = if bytes.len() == size_of::<L::Bytes>() {
         // SAFETY: `Bytes` is an array of bytes, and there are as many.

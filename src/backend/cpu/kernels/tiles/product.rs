@@ -34,15 +34,14 @@ impl TileJob for Product<'_> {
     fn run(self, tiles: &Tiles) {
         // Taken out and put back: a closure would not be compiled with the instructions.
         let mut local = LOCAL.take();
-        self.multiply.run(tiles, &mut local.pieces, &mut local.sums[0], &self);
+        self.multiply.run(tiles, &mut local.work, &mut local.sums[0], &self);
         LOCAL.set(local);
     }
 }
 
 impl Ending for Product<'_> {
-    /// Writes the sums of a panel over a group of inputs, or adds them to those of the groups before.
     #[inline(always)]
-    fn end(&self, panel: usize, group: usize, sums: &[Block]) {
+    fn end(&self, panel: usize, sums: &[Block]) {
         let Multiply { x, matrix, columns } = &self.multiply;
         let (rows, columns, first) = (x.rows(), columns.end, self.multiply.column(panel));
         for (block, sums) in sums.iter().enumerate() {
@@ -67,13 +66,9 @@ impl Ending for Product<'_> {
                     if matrix.side == Side::Right {
                         lines = transpose(lines);
                     }
-                    let scale = matrix.scale(group, column, mask);
                     for i in 0..TILE_ROWS.min(rows - row) {
                         let out = self.out.start(row + i, column, count);
-                        let before =
-                            if group == 0 { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(mask, out) };
-                        let line = _mm512_fmadd_ps(_mm512_castsi512_ps(lines[i]), scale, before);
-                        _mm512_mask_storeu_ps(out, mask, line);
+                        _mm512_mask_storeu_ps(out, mask, _mm512_castsi512_ps(lines[i]));
                     }
                 }
             }

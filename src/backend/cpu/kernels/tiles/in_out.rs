@@ -1,9 +1,11 @@
 //! Weights stored `[inputs, outputs]`, to tiles whose columns are outputs. A unit is some inputs of the panel.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
+use super::block::Unit;
 use super::matrix::{Matrix, Region, Staged, Stored, UNITS, Weights};
-use super::{PAIR, PIECE, SIDE, STEP, TILE, TILE_ROWS, ask};
+use super::{PAIR, PIECE, SIDE, STEP, Side, TILE, TILE_ROWS, ask};
 use crate::backend::cpu::kernels::Element;
 use crate::backend::cpu::simd::amx::Tiles;
 
@@ -21,31 +23,37 @@ const STAGED: usize = TOGETHER * STRIDE * SIDE;
 const AHEAD: usize = 32;
 
 /// Weights of a type of elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-pub(super) fn unpack<E: Element>(
-    stored: &Stored<'_>,
-    unit: usize,
-    tiles: &Tiles,
-    staged: &mut Staged, // [2, TOGETHER, STRIDE, SIDE] of E
-    out: &mut Weights,
-) {
-    let Stored { matrix, region, turn, .. } = *stored;
-    if let Some((after, inputs)) = &stored.after {
-        let (first, count) = (inputs.start, inputs.len());
-        for input in first + unit * count / UNITS..first + (unit + 1) * count / UNITS {
-            stage(matrix, after, input, E::SIZE, staged);
+pub(super) struct InOut<E>(PhantomData<E>);
+
+impl<E: Element> Unit for InOut<E> {
+    const SIDE: Side = Side::Left;
+
+    #[inline(always)]
+    unsafe fn unpack(
+        stored: &Stored<'_>,
+        unit: usize,
+        tiles: &Tiles,
+        staged: &mut Staged, // [2, TOGETHER, STRIDE, SIDE] of E
+        out: &mut Weights,
+    ) {
+        let Stored { matrix, region, turn, .. } = *stored;
+        if let Some((after, inputs)) = &stored.after {
+            let (first, count) = (inputs.start, inputs.len());
+            for input in first + unit * count / UNITS..first + (unit + 1) * count / UNITS {
+                stage(matrix, after, input, E::SIZE, staged);
+            }
         }
-    }
-    let first = unit * INPUTS;
-    let inputs = matrix.inputs.saturating_sub(stored.input + first).min(INPUTS);
-    let staged = &staged[place(region.odd, turn, first, E::SIZE)..][..INPUTS * SIDE * E::SIZE];
-    let line = first / 2;
-    let out = &mut out[line / TILE_ROWS * PAIR + line % TILE_ROWS * 64..][..TILE + INPUTS / 2 * 64];
-    // The same, but for the compiler, which knows the number in one of them.
-    if inputs == INPUTS {
-        lines::<E>(tiles, INPUTS, staged, out);
-    } else {
-        lines::<E>(tiles, inputs, staged, out);
+        let first = unit * INPUTS;
+        let inputs = matrix.inputs.saturating_sub(stored.input + first).min(INPUTS);
+        let staged = &staged[place(region.odd, turn, first, E::SIZE)..][..INPUTS * SIDE * E::SIZE];
+        let line = first / 2;
+        let out = &mut out[line / TILE_ROWS * PAIR + line % TILE_ROWS * 64..][..TILE + INPUTS / 2 * 64];
+        // The same, but for the compiler, which knows the number in one of them.
+        if inputs == INPUTS {
+            lines::<E>(tiles, INPUTS, staged, out);
+        } else {
+            lines::<E>(tiles, inputs, staged, out);
+        }
     }
 }
 

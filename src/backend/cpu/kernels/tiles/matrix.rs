@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::block::{self, Unit};
 use super::{PAIR, PIECE, SIDE, STEP, Side, in_out, out_in};
 use crate::backend::cpu::kernels::{BF16, Element, I8, holds};
 use crate::backend::cpu::simd::amx::Tiles;
@@ -37,18 +38,14 @@ pub(super) struct Stored<'a> {
     pub(super) input: usize,
     /// From the first output's first input on.
     pub(super) bytes: &'a [u8],
+    /// Where the region after this one begins among the matrix's bytes, if there is one.
+    pub(super) next: usize,
     /// That of the panels that take turns now, the panel's number among them, and the one that comes after it.
     pub(super) region: Region,
     pub(super) turn: usize,
     /// Of which this piece stages some inputs.
     pub(super) after: Option<(Region, Range<usize>)>,
 }
-
-/// A function that unpacks a unit of a piece. What is beyond the inputs becomes zeros; what is beyond the outputs, anything.
-///
-/// # Safety
-/// The processor must have all that `Amx` proves.
-pub(super) type Unpack = unsafe fn(&Stored<'_>, usize, &Tiles, &mut Staged, &mut Weights);
 
 /// Weights of regions as they are stored: of the one that is worked on, and of the next, which comes bit by bit.
 pub(super) type Staged = Vec<u8>;
@@ -76,7 +73,7 @@ pub(crate) struct Matrix<'a> {
     pub(super) scales: Option<Scales<'a>>,
     /// Panels whose weights lie side by side in memory, and take turns.
     pub(super) together: usize,
-    pub(super) unpack: Unpack,
+    pub(super) run: block::Run,
     pub(super) side: Side,
 }
 
@@ -91,8 +88,8 @@ impl<'a> Matrix<'a> {
         assert!(inputs > 0 && inputs.is_multiple_of(dtype.block() as usize));
         let row = inputs / dtype.block() as usize * dtype.block_bytes() as usize;
         let outputs = data.len() / row;
-        let (scales, together, unpack) = (None, 1, out_in::unpack(dtype, factors));
-        Self { data, dtype, inputs, outputs, row, factors, scales, together, unpack, side: Side::Right }
+        let (scales, together, run) = (None, 1, out_in::run(dtype, factors));
+        Self { data, dtype, inputs, outputs, row, factors, scales, together, run, side: Side::Right }
     }
 
     /// Whether sums of such groups of inputs are scaled: there must be one, or they are whole pieces.
@@ -162,9 +159,9 @@ impl<'a> Matrix<'a> {
         scales: Option<Scales<'a>>,
     ) -> Self {
         assert!(holds(data, &[inputs, outputs, E::SIZE]));
-        let (row, together, unpack) = (outputs * E::SIZE, in_out::TOGETHER, in_out::unpack::<E>);
+        let (row, together, run) = (outputs * E::SIZE, in_out::TOGETHER, block::run::<in_out::InOut<E>>);
         let factors = None;
-        Self { data, dtype, inputs, outputs, row, factors, scales, together, unpack, side: Side::Left }
+        Self { data, dtype, inputs, outputs, row, factors, scales, together, run, side: Side::Left }
     }
 }
 
@@ -180,19 +177,23 @@ impl<'a> Units<'a> {
         let (skipped, input) = (turn * SIDE, region.input);
         let (column, columns) = (region.column + skipped, (region.columns - skipped).min(SIDE));
         let bytes = matrix.data.get(matrix.start(column, input)..).unwrap_or_default();
+        let next = after.map_or(0, |region| matrix.start(region.column, region.input));
         let turns = region.columns.div_ceil(SIDE);
         let all = PIECE * STEP;
         let after = after.map(|region| (region, all * turn / turns..all * (turn + 1) / turns));
-        let stored = Stored { matrix, column, columns, input, bytes, region, turn, after };
+        let stored = Stored { matrix, column, columns, input, bytes, next, region, turn, after };
         Self { stored, units: 0..UNITS }
     }
 
     /// The next one.
+    ///
+    /// # Safety
+    /// The processor must have all that `Amx` proves; callers are compiled with it.
     #[inline(always)]
-    pub(super) fn one(&mut self, tiles: &Tiles, staged: &mut Staged, out: &mut Weights) {
+    pub(super) unsafe fn one<U: Unit>(&mut self, tiles: &Tiles, staged: &mut Staged, out: &mut Weights) {
         if let Some(unit) = self.units.next() {
-            // SAFETY: `tiles` is there, so the processor has all that `Amx` proves.
-            unsafe { (self.stored.matrix.unpack)(&self.stored, unit, tiles, staged, out) };
+            // SAFETY: the caller's.
+            unsafe { U::unpack(&self.stored, unit, tiles, staged, out) };
         }
     }
 }

@@ -4,6 +4,7 @@
 //! them, while the processor multiplies the piece before; pieces are taken in an order that keeps the activations they meet in the
 //! second-level cache. Each product of a row and an output is summed input by input, two by two, whatever the row is batched with.
 
+mod block;
 mod gate_up;
 mod in_out;
 mod matrix;

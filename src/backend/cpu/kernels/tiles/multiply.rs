@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::block::{Next, Steps, due};
 use super::matrix::{Matrix, Region, Staged, UNITS, Units, Weights};
-use super::{PAIR, PIECE, SIDE, STEP, Side, TILE_ROWS, TiledRows};
-use crate::backend::cpu::simd::amx::{Begin, Block, Pair, Step, Streamed, Sums, Tiles};
+use super::{PAIR, PIECE, SIDE, STEP, TILE_ROWS, TiledRows};
+use crate::backend::cpu::simd::amx::{Begin, Block, Sums, Tiles};
 use std::arch::x86_64::*;
 
 /// Bytes of activations that pieces are kept to for a while: some of a second-level cache, which holds sums and weights as well.
@@ -163,14 +164,6 @@ impl Multiply<'_> {
         Units::new(&self.matrix, self.region(place.round), place.turn, after)
     }
 
-    #[inline(always)]
-    fn step<'b>(&self, weights: &'b Pair, x: &'b Pair) -> Step<'b> {
-        match self.matrix.side {
-            Side::Left => Step { streamed: Streamed::Left, left: x, right: weights },
-            Side::Right => Step { streamed: Streamed::Right, left: weights, right: x },
-        }
-    }
-
     /// While a piece of weights is multiplied the next one is unpacked, evenly spread over the steps.
     #[inline(always)]
     pub(super) fn run(
@@ -201,45 +194,35 @@ impl Multiply<'_> {
         let (mut now, mut then) = (&mut now.0, &mut then.0);
         let mut course = Course::new([panels, all], span, self.matrix.together);
         let mut next = course.next();
-        if let Some(place) = &next {
-            self.matrix.begin(&self.region(place.round), staged);
-            let mut units = self.units(place);
-            for _ in 0..UNITS {
-                units.one(tiles, staged, now);
-            }
-        }
+        let Some(first) = &next else { return };
+        self.matrix.begin(&self.region(first.round), staged);
+        let mut units = self.units(first);
+        let nothing = Steps { weights: then, x: &[], half: false, turn: None, begin: Begin::Zero };
+        // SAFETY: `tiles` is there, so the processor has all that `Amx` proves.
+        unsafe { (self.matrix.run)(tiles, nothing, UNITS, Next { units: &mut units, staged, out: now }) };
         // The block whose sums are in the tiles.
         let mut inside = none;
         while let Some(place) = next {
             next = course.next();
-            let mut units = next.as_ref().map(|next| self.units(next));
+            if let Some(next) = &next {
+                units = self.units(next);
+            }
             let begin = if place.steps.start % group == 0 { Begin::Zero } else { Begin::Load };
             let panel = place.panel * blocks..(place.panel + 1) * blocks;
-            let steps = blocks * place.steps.len();
-            let mut due = 0;
             for (block, index) in panel.clone().enumerate() {
-                // Rows that there are not are zeros: to leave them out saves time and nothing else.
-                let half = self.x.rows() - block * SIDE <= TILE_ROWS;
-                // None where the same block goes on.
-                let mut turn = sums.get_disjoint_mut([inside, index]).ok();
+                let steps = Steps {
+                    weights: now,
+                    x: self.x.steps(block, &place.steps),
+                    half: self.x.rows() - block * SIDE <= TILE_ROWS,
+                    turn: sums.get_disjoint_mut([inside, index]).ok(),
+                    begin,
+                };
                 inside = index;
-                for (weights, x) in now.as_chunks().0.iter().zip(self.x.steps(block, &place.steps)) {
-                    let step = self.step(weights, x);
-                    if let Some([ended, sums]) = turn.take() {
-                        tiles.turn(ended, begin, sums, step);
-                    } else if half {
-                        tiles.half(step);
-                    } else {
-                        tiles.step(step);
-                    }
-                    if let Some(units) = &mut units {
-                        due += UNITS;
-                        while due >= steps {
-                            due -= steps;
-                            units.one(tiles, staged, then);
-                        }
-                    }
-                }
+                let due = if next.is_some() { due(block, blocks) } else { 0 };
+                // SAFETY: as above.
+                unsafe {
+                    (self.matrix.run)(tiles, steps, due, Next { units: &mut units, staged, out: then })
+                };
             }
             if place.steps.end == all || place.steps.end % group == 0 {
                 tiles.end(&mut sums[inside]);

@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::matrix::{Staged, Stored, UNITS, Unpack, Weights};
+use super::block::{self, Unit};
+use super::matrix::{Staged, Stored, UNITS, Weights};
 use super::q8_0;
-use super::{PAIR, PIECE, SIDE, STEP, ask, narrow};
+use super::{PAIR, PIECE, SIDE, STEP, Side, ask, narrow};
 use crate::backend::cpu::kernels::integers::{self, *};
 use crate::backend::cpu::kernels::unpack;
 use crate::backend::cpu::simd::INPUTS;
@@ -20,19 +21,22 @@ const _: () = assert!(PIECE * STEP == INPUTS && UNITS == SIDE);
 pub(super) const LINES: usize = (PIECE - 1) * PAIR + 64;
 
 /// The function for a type.
-pub(super) fn unpack(dtype: DType, factors: Option<&Factors>) -> Unpack {
+pub(super) fn run(dtype: DType, factors: Option<&Factors>) -> block::Run {
     macro_rules! run {
         ($format:ident) => {
-            blocks::<Any<$format>>
+            block::run::<Blocks<Any<$format>>>
         };
     }
     match (dtype, factors) {
-        (DType::BF16, None) => copy,
-        (DType::Q8_0, None) => blocks::<q8_0::Q8_0>,
-        (dtype, None) => integers::with_format!(dtype, run, floats),
-        _ => floats,
+        (DType::BF16, None) => block::run::<Numbers>,
+        (DType::Q8_0, None) => block::run::<Blocks<q8_0::Q8_0>>,
+        (dtype, None) => integers::with_format!(dtype, run, block::run::<Values>),
+        _ => block::run::<Values>,
     }
 }
+
+/// How many units ahead memory is asked for.
+const AHEAD: usize = 16;
 
 /// The bytes of a unit in a type that stores 256 weights in `size` bytes, fewer where the inputs end, and the tiles from its line on;
 /// none where the output does not exist.
@@ -48,8 +52,10 @@ fn open<'a, 'b>(
     }
     let row = stored.matrix.row;
     let bytes = stored.bytes.get(unit * row..)?;
-    // The same inputs of the output that is unpacked here for the next panel.
-    let ahead = bytes.as_ptr().wrapping_add(SIDE * row);
+    let ahead = match unit + AHEAD {
+        unit @ ..UNITS => stored.bytes.as_ptr().wrapping_add(unit * row),
+        unit => stored.matrix.data.as_ptr().wrapping_add(stored.next + (unit - UNITS) * row),
+    };
     for line in (0..size + 62).step_by(64) {
         ask(ahead.wrapping_add(line));
     }
@@ -58,8 +64,22 @@ fn open<'a, 'b>(
 }
 
 /// Weights of any type, by way of f32.
+enum Values {}
+
+impl Unit for Values {
+    const SIDE: Side = Side::Right;
+
+    #[inline(always)]
+    unsafe fn unpack(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+        // SAFETY: the caller's.
+        unsafe { values(stored, unit, tiles, out) };
+    }
+}
+
+/// Apart: it is long, and every type's.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn floats(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+#[inline(never)]
+fn values(stored: &Stored<'_>, unit: usize, tiles: &Tiles, out: &mut Weights) {
     let matrix = stored.matrix;
     let size = INPUTS / matrix.dtype.block() as usize * matrix.dtype.block_bytes() as usize;
     let Some((bytes, out)) = open(stored, unit, size, out) else { return };
@@ -81,16 +101,22 @@ fn floats(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: 
 }
 
 /// Weights that are bf16 already.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn copy(stored: &Stored<'_>, unit: usize, _: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(stored, unit, 2 * INPUTS, out) else { return };
-    for (step, out) in out.chunks_mut(PAIR).enumerate() {
-        let bytes = bytes.get(2 * STEP * step..).unwrap_or_default();
-        if let Some(line) = bytes.first_chunk::<64>() {
-            out[..64].copy_from_slice(line);
-        } else {
-            out[..64].fill(0);
-            out[..bytes.len()].copy_from_slice(bytes);
+enum Numbers {}
+
+impl Unit for Numbers {
+    const SIDE: Side = Side::Right;
+
+    #[inline(always)]
+    unsafe fn unpack(stored: &Stored<'_>, unit: usize, _: &Tiles, _: &mut Staged, out: &mut Weights) {
+        let Some((bytes, out)) = open(stored, unit, 2 * INPUTS, out) else { return };
+        for (step, out) in out.chunks_mut(PAIR).enumerate() {
+            let bytes = bytes.get(2 * STEP * step..).unwrap_or_default();
+            if let Some(line) = bytes.first_chunk::<64>() {
+                out[..64].copy_from_slice(line);
+            } else {
+                out[..64].fill(0);
+                out[..bytes.len()].copy_from_slice(bytes);
+            }
         }
     }
 }
@@ -154,20 +180,26 @@ pub(super) trait Lines {
 }
 
 /// Weights of a type of blocks.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16,avx2,fma,f16c")]
-fn blocks<L: Lines>(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
-    let Some((bytes, out)) = open(stored, unit, size_of::<L::Bytes>(), out) else { return };
-    let mut padded;
-    let block = if bytes.len() == size_of::<L::Bytes>() {
-        // SAFETY: `Bytes` is an array of bytes, and there are as many.
-        unsafe { &*bytes.as_ptr().cast::<L::Bytes>() }
-    } else {
-        padded = L::ZERO;
-        padded.as_mut()[..bytes.len()].copy_from_slice(bytes);
-        &padded
-    };
-    // SAFETY: this function has the features.
-    unsafe { L::lines(tiles, block, out) };
+struct Blocks<L>(PhantomData<L>);
+
+impl<L: Lines> Unit for Blocks<L> {
+    const SIDE: Side = Side::Right;
+
+    #[inline(always)]
+    unsafe fn unpack(stored: &Stored<'_>, unit: usize, tiles: &Tiles, _: &mut Staged, out: &mut Weights) {
+        let Some((bytes, out)) = open(stored, unit, size_of::<L::Bytes>(), out) else { return };
+        let mut padded;
+        let block = if bytes.len() == size_of::<L::Bytes>() {
+            // SAFETY: `Bytes` is an array of bytes, and there are as many.
+            unsafe { &*bytes.as_ptr().cast::<L::Bytes>() }
+        } else {
+            padded = L::ZERO;
+            padded.as_mut()[..bytes.len()].copy_from_slice(bytes);
+            &padded
+        };
+        // SAFETY: this function has the features.
+        unsafe { L::lines(tiles, block, out) };
+    }
 }
 
 /// Any format, by its codes and scales.
@@ -283,7 +315,7 @@ unsafe fn spread(codes: __m512i) -> [__m512i; 2] {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Sizes, bf16_bytes, check, random_bytes, values};
-    use super::super::{Matrix, Product, Side};
+    use super::super::{Matrix, Product};
     use super::*;
     use crate::backend::cpu::kernels::Out;
     use crate::backend::cpu::shared::Shared;

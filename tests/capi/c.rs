@@ -63,6 +63,8 @@ pub(crate) fn library() -> &'static Path {
             .args(arguments.split(' '))
             .arg("--target-dir")
             .arg(target)
+            // The models are tiny: to compile for speed takes five times as long and saves nothing.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
             .output()
             .unwrap();
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));

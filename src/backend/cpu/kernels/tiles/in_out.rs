@@ -18,7 +18,7 @@ pub(super) const TOGETHER: usize = 8;
 const STRIDE: usize = PIECE * STEP + 4;
 /// Staged weights of a region.
 const STAGED: usize = TOGETHER * STRIDE * SIDE;
-/// How many inputs ahead memory is asked for. Inputs are often a power of two of bytes apart, where a second-level cache has only
+/// How many inputs ahead memory is asked for. Inputs are often a power of two of bytes apart, where a second-level cache only has
 /// room for 64 of them.
 const AHEAD: usize = 32;
 
@@ -152,12 +152,14 @@ mod tests {
         });
     }
 
-    const SIZES: [Sizes; 5] = [
+    const SIZES: [Sizes; 6] = [
         Sizes { rows: 1, inputs: 7, outputs: 5 },
         Sizes { rows: 17, inputs: 100, outputs: 64 },
         Sizes { rows: 33, inputs: 600, outputs: 131 },
         Sizes { rows: 64, inputs: 96, outputs: 49 },
         Sizes { rows: 70, inputs: 1100, outputs: 100 },
+        // Two regions side by side, and more inputs than activations stay in the cache for.
+        Sizes { rows: 193, inputs: 800, outputs: 330 },
     ];
 
     #[test]

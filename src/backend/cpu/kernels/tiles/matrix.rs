@@ -40,10 +40,10 @@ pub(super) struct Stored<'a> {
     pub(super) bytes: &'a [u8],
     /// Where the region after this one begins among the matrix's bytes, if there is one.
     pub(super) next: usize,
-    /// That of the panels that take turns now, the panel's number among them, and the one that comes after it.
+    /// The region that the piece is of, and the panel's number in it.
     pub(super) region: Region,
     pub(super) turn: usize,
-    /// Of which this piece stages some inputs.
+    /// The region after it, and those of its inputs that are staged while this piece is unpacked.
     pub(super) after: Option<(Region, Range<usize>)>,
 }
 
